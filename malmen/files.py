@@ -1,0 +1,49 @@
+"""Files that are either complete or absent, and digests of what they hold."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["atomic"]
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+
+    Readers, and a workflow that looks at what exists, see the old file or the whole new one and
+    never a part. The temporary name keeps the suffix, since many writers choose a format by it.
+    The folder is created where it is missing.
+
+    Args:
+        path: The file to write; replaced where it exists.
+
+    Yields:
+        A path in the same folder (hence on the same file system) that does not exist yet. It is
+        removed when the block raises.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def digest(*content: Any) -> str:
+    """Return a short hexadecimal digest of files (given as paths) and of JSON-like values."""
+    state = hashlib.sha256()
+    for item in content:
+        if isinstance(item, Path):
+            with item.open("rb") as file:
+                state.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            state.update(json.dumps(item, sort_keys=True).encode())
+    return state.hexdigest()[:16]
