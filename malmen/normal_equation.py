@@ -1,0 +1,292 @@
+r"""The normal equation of MALMEN, its gradients, and nothing else.
+
+Given keys :math:`U = [u_1 \dots u_n] \in R^{d \times n}` and value differences
+:math:`D = [d_1 \dots d_n] \in R^{d' \times n}`, the parameter shift is the regularised
+least-squares answer to "add :math:`d_j` to the layer's output at key :math:`u_j`":
+
+.. math:: S = \arg\min_S \|SU - D\|_F^2 + \lambda \|S\|_F^2 = D U^T (U U^T + \lambda I)^{-1}.
+
+Three forms of it agree:
+
+* **primal** factors the d x d matrix :math:`U U^T + \lambda I`;
+* **dual** factors the n x n matrix :math:`U^T U + \lambda I` (push-through identity);
+* **streamed** is the primal form with :math:`U U^T` and :math:`D U^T` accumulated over chunks of
+  columns, so that the keys are never held at once in the precision of the solve.
+
+Every form factors once and serves the forward pass and both gradients: Theorem 1
+(:math:`\nabla_D`) and Theorem 2 (:math:`\nabla_\lambda`) of Tan, Zhang and Fu (ICLR 2024).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["NormalEquationError", "StreamedNormalEquation", "cheaper_form", "parameter_shift"]
+
+Form = Literal["auto", "primal", "dual", "streamed"]
+
+# Seconds per floating-point operation relative to a matrix product, float64 on two x86 cores:
+# medians over d = 576 ... 3072 and n = 32 ... 4096 (`python benchmarks/normal_equation.py`).
+CHOLESKY_COST = 2.0
+TRIANGULAR_COST = 1.5
+
+STREAM_BYTES = 2**30
+"""Above this size of the keys in the precision of the solve, the primal form streams them."""
+
+CHUNK = 4096
+"""Columns a streamed form converts to the precision of the solve at a time."""
+
+
+class NormalEquationError(ArithmeticError):
+    """The normal equation has no usable answer: non-finite input, λ ≤ 0 or a failed factor."""
+
+
+def parameter_shift(
+    keys: Tensor | Sequence[Tensor],
+    differences: Tensor,
+    lam: Tensor,
+    *,
+    form: Form = "auto",
+    precision: torch.dtype = torch.float64,
+) -> Tensor:
+    r"""Solve the normal equation, differentiably in the value differences and λ.
+
+    The backward pass is Theorem 1, :math:`\nabla_D = \nabla_S (UU^T + \lambda I)^{-1} U`, and
+    Theorem 2, :math:`\nabla_\lambda = -\langle \nabla_S, S (UU^T + \lambda I)^{-1} \rangle`.
+    The keys are constants of a meta-training step and receive no gradient.
+
+    Args:
+        keys: U, shape (d, n); for the streamed form also a sequence of column chunks.
+        differences: D, shape (d', n).
+        lam: the regularisation λ > 0, a scalar tensor (pass ``log_lambda.exp()`` to learn log λ).
+        form: primal, dual or streamed; auto takes the cheaper by measured cost.
+        precision: of everything from the Gram matrix to the shift. Single precision loses the
+            answer for small λ or repeated keys (relative error grows with the condition number).
+
+    Returns:
+        S, shape (d', d), in the dtype of ``differences``.
+
+    Raises:
+        ValueError: shapes or dtypes disagree, or keys require a gradient.
+        NormalEquationError: non-finite input, λ ≤ 0, or a factorisation that fails.
+
+    Example:
+        >>> U, D = torch.eye(2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+        >>> parameter_shift(U, D, torch.tensor(1.0, dtype=torch.float64))
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    """
+    chunks = (keys,) if isinstance(keys, Tensor) else tuple(keys)
+    _check(chunks, differences, lam)
+    d, n = chunks[0].shape[0], differences.shape[1]
+    if form == "auto":
+        form = cheaper_form(d=d, n=n, value_size=differences.shape[0], precision=precision)
+    shift: Tensor = _ParameterShift.apply(differences, lam, chunks, form, precision)
+    return shift
+
+
+def cheaper_form(
+    *, d: int, n: int, value_size: int, precision: torch.dtype = torch.float64
+) -> Literal["primal", "dual", "streamed"]:
+    """Choose the form of least predicted time for one forward and one backward pass.
+
+    Operations are counted and weighted by measured costs (see the constants of this module).
+
+    Args:
+        d: key size.
+        n: number of columns.
+        value_size: d'.
+        precision: of the solve; it decides when the keys are too large to be copied at once.
+
+    Returns:
+        The form's name.
+    """
+
+    def cost(order: int) -> float:  # of a system of `order` unknowns, beyond what both forms share
+        gram = 2 * d * n * order
+        factor = CHOLESKY_COST * order**3 / 3
+        return gram + factor + TRIANGULAR_COST * 4 * value_size * order**2
+
+    if cost(n) <= cost(d):
+        return "dual"
+    return "streamed" if d * n * precision.itemsize > STREAM_BYTES else "primal"
+
+
+class StreamedNormalEquation:
+    """UUᵀ and DUᵀ over the columns seen so far: all that the primal form needs.
+
+    Add columns in any number of batches, then ask for the shift; the sums of two machines or
+    two halves of the facts add up. The keys themselves are not kept.
+
+    Args:
+        key_size: d.
+        value_size: d'.
+        precision: dtype of the sums and of the solve.
+        device: where the sums live.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_size: int,
+        value_size: int,
+        precision: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.gram = torch.zeros(key_size, key_size, dtype=precision, device=device)
+        self.cross = torch.zeros(value_size, key_size, dtype=precision, device=device)
+        self._factor: Tensor | None = None
+
+    def add(self, keys: Tensor, differences: Tensor) -> None:
+        """Add columns: keys (d, k) and value differences (d', k)."""
+        u, v = keys.to(self.gram.dtype), differences.to(self.gram.dtype)
+        self.gram.addmm_(u, u.T)
+        self.cross.addmm_(v, u.T)
+        self._factor = None
+
+    def factorise(self, lam: Tensor | float) -> None:
+        """Factor UUᵀ + λI; needed again after columns were added."""
+        self._factor = _cholesky(self.gram, float(lam))
+
+    def shift(self) -> Tensor:
+        """Return S = DUᵀ(UUᵀ + λI)⁻¹, shape (d', d)."""
+        return self.apply_inverse(self.cross)
+
+    def apply_inverse(self, rows: Tensor) -> Tensor:
+        """Return X(UUᵀ + λI)⁻¹ for X of shape (k, d)."""
+        if self._factor is None:
+            raise NormalEquationError("factorise(lam) has to follow the last add(...)")
+        return _solve(self._factor, rows)
+
+
+class _Solver(Protocol):
+    """A factored normal equation: the shift, and both gradients from the same factor."""
+
+    def shift(self) -> Tensor: ...
+
+    def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class _Primal:
+    """Factor the d x d system; ``chunks`` are converted to the precision one after another."""
+
+    def __init__(self, chunks: Iterable[Tensor], differences: Tensor, lam: float, precision: Any):
+        self.chunks = tuple(chunks)
+        self.sums = StreamedNormalEquation(
+            key_size=self.chunks[0].shape[0],
+            value_size=differences.shape[0],
+            precision=precision,
+            device=differences.device,
+        )
+        widths = [chunk.shape[1] for chunk in self.chunks]
+        for u, d in zip(self.chunks, differences.split(widths, dim=1), strict=True):
+            self.sums.add(u, d)
+        self.sums.factorise(lam)
+        self._shift = self.sums.shift()
+
+    def shift(self) -> Tensor:
+        return self._shift
+
+    def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.sums.apply_inverse(grad_shift)  # ∇S (UUᵀ + λI)⁻¹
+        grad_differences = torch.cat([z @ u.to(z.dtype) for u in self.chunks], dim=1)
+        return grad_differences, -(z * self._shift).sum()
+
+
+class _Dual:
+    """Factor the n x n system."""
+
+    def __init__(self, keys: Tensor, differences: Tensor, lam: float, precision: torch.dtype):
+        self.u = keys.to(precision)
+        self.factor = _cholesky(self.u.T @ self.u, lam)
+        self.y = _solve(self.factor, differences.to(precision))  # D (UᵀU + λI)⁻¹
+
+    def shift(self) -> Tensor:
+        return self.y @ self.u.T
+
+    def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]:
+        grad_differences = _solve(self.factor, grad_shift @ self.u)
+        # ⟨∇S, S(UUᵀ + λI)⁻¹⟩ = ⟨∇D, Y⟩: no difference of large numbers when λ is small.
+        return grad_differences, -(grad_differences * self.y).sum()
+
+
+class _ParameterShift(torch.autograd.Function):
+    """S = DUᵀ(UUᵀ + λI)⁻¹ with Theorems 1 and 2 as its backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        differences: Tensor,
+        lam: Tensor,
+        chunks: tuple[Tensor, ...],
+        form: Form,
+        precision: torch.dtype,
+    ) -> Tensor:
+        value = float(lam)
+        solver: _Solver
+        if form == "dual":
+            solver = _Dual(torch.cat(chunks, dim=1), differences, value, precision)
+        elif form == "primal":
+            whole = torch.cat(chunks, dim=1).to(precision)
+            solver = _Primal([whole], differences, value, precision)
+        elif form == "streamed":
+            pieces = [piece for chunk in chunks for piece in chunk.split(CHUNK, dim=1)]
+            solver = _Primal(pieces, differences, value, precision)
+        else:
+            raise ValueError(f"unknown form {form!r}; choose auto, primal, dual or streamed")
+        ctx.solver, ctx.dtypes = solver, (differences.dtype, lam.dtype)
+        ctx.precision = precision
+        return solver.shift().to(differences.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
+        grad_differences, grad_lam = ctx.solver.gradients(grad_shift.to(ctx.precision))
+        dtype_differences, dtype_lam = ctx.dtypes
+        return grad_differences.to(dtype_differences), grad_lam.to(dtype_lam), None, None, None
+
+
+def _cholesky(gram: Tensor, lam: float) -> Tensor:
+    """Factor gram + λI, or say why that is impossible."""
+    system = gram.clone()
+    system.diagonal().add_(lam)
+    factor, info = torch.linalg.cholesky_ex(system)
+    if info.item() != 0:
+        largest = gram.abs().sum(dim=1).max().item()  # bounds the largest eigenvalue
+        raise NormalEquationError(
+            f"the factorisation of a {tuple(gram.shape)} system failed at λ = {lam:.3g}: its "
+            f"condition number is about {(largest + lam) / lam:.1e}, too large for {gram.dtype}; "
+            "raise λ, or solve in float64"
+        )
+    return factor
+
+
+def _solve(factor: Tensor, rows: Tensor) -> Tensor:
+    """Return X A⁻¹ for A = LLᵀ given by its factor and X of shape (k, order of A)."""
+    return torch.cholesky_solve(rows.T, factor).T
+
+
+def _check(chunks: tuple[Tensor, ...], differences: Tensor, lam: Tensor) -> None:
+    """Refuse what cannot be solved, before anything is computed."""
+    if not chunks or any(u.ndim != 2 for u in chunks) or differences.ndim != 2:
+        raise ValueError("keys must have shape (d, n) and differences (d', n)")
+    if len({u.shape[0] for u in chunks}) != 1:
+        raise ValueError(f"chunks of keys differ in d: {sorted({u.shape[0] for u in chunks})}")
+    columns = sum(u.shape[1] for u in chunks)
+    if columns != differences.shape[1]:
+        raise ValueError(
+            f"keys have {columns} columns and differences {differences.shape[1]}: one column of "
+            "each for every cached token"
+        )
+    if any(u.dtype != differences.dtype for u in chunks):
+        raise ValueError(f"keys are {chunks[0].dtype} and differences {differences.dtype}")
+    if any(u.requires_grad for u in chunks):
+        raise ValueError("keys are constants of the normal equation: detach them")
+    if lam.numel() != 1:
+        raise ValueError(f"λ must be a scalar, got shape {tuple(lam.shape)}")
+    if not (torch.isfinite(lam).item() and lam.item() > 0):
+        raise NormalEquationError(f"λ must be positive and finite, got {lam.item()}")
+    if not all(torch.isfinite(x).all().item() for x in (*chunks, differences)):
+        raise NormalEquationError("keys and differences must be finite: look for NaN upstream")
