@@ -1,0 +1,93 @@
+"""Tokenised tuples and padded batches of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = ["Batch", "Example", "make_batches"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tuple (prompt, answer) as a language model reads it.
+
+    Attributes:
+        ids: token ids of the input; a decoder's input ends before the last answer token.
+        positions: where an answer token is predicted (a fact checker: position 0).
+        targets: the answer token expected at each position (a fact checker: 0 or 1).
+    """
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded examples. "Answers" are all answer positions of the batch, row after row.
+
+    Attributes:
+        input_ids: (b, t), padded on the right.
+        attention_mask: (b, t), 1 where a token is.
+        rows: (answers,) row of each answer position.
+        columns: (answers,) column of each answer position.
+        targets: (answers,) expected token.
+        weights: (answers,) 1 / number of answers of the fact, so that a weighted sum over answers
+            is a sum of per-fact means, however facts are batched.
+        facts: (answers,) index of the fact among all examples given to :func:`make_batches`.
+        examples: the examples, in order of rows.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
+    weights: Tensor
+    facts: Tensor
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def make_batches(
+    examples: Sequence[Example], *, size: int, device: torch.device | str = "cpu"
+) -> list[Batch]:
+    """Pad examples in batches of at most ``size``, those of like length together.
+
+    Args:
+        examples: in any order; :attr:`Batch.facts` refers to this order.
+        size: largest number of examples in a batch.
+        device: of the tensors.
+
+    Returns:
+        The batches, shortest examples first.
+    """
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    return [_pad(examples, group, device) for group in groups]
+
+
+def _pad(examples: Sequence[Example], group: list[int], device: torch.device | str) -> Batch:
+    members = [examples[i] for i in group]
+    answers = [len(example.positions) for example in members]
+    counts = torch.tensor(answers)
+
+    def flat(values: list[tuple[int, ...]]) -> Tensor:
+        return torch.tensor([v for value in values for v in value], device=device)
+
+    ids = [torch.tensor(example.ids) for example in members]
+    return Batch(
+        input_ids=pad_sequence(ids, batch_first=True).to(device),
+        attention_mask=pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(device),
+        rows=torch.arange(len(group)).repeat_interleave(counts).to(device),
+        columns=flat([example.positions for example in members]),
+        targets=flat([example.targets for example in members]),
+        weights=(1 / counts.double()).repeat_interleave(counts).to(device),
+        facts=torch.tensor(group).repeat_interleave(counts).to(device),
+        examples=tuple(members),
+    )

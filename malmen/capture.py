@@ -1,0 +1,76 @@
+"""Recording keys and value gradients at the edited layers."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from malmen.batches import Batch
+from malmen.language_model import LanguageModel
+
+__all__ = ["Record", "capture"]
+
+Record = dict[str, tuple[Tensor, Tensor]]
+"""Keys (n, d) and value gradients (n, d') of every edited layer, one row a cached token."""
+
+
+def capture(lm: LanguageModel, batches: Iterable[Batch]) -> Record:
+    """Run edit tuples forward and backward; keep keys and value gradients of cached tokens.
+
+    The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
+    gradient depends neither on the fact's batch nor on the number of facts.
+
+    Args:
+        lm: the language model, unedited.
+        batches: the edit tuples.
+
+    Returns:
+        Keys and value gradients, in at least single precision.
+    """
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in lm.layers}
+    for batch in batches:
+        with _perturbed(lm) as (keys, deltas), torch.enable_grad():
+            losses = lm.objective.loss(lm.logits(batch), batch.targets)
+            loss = (losses * batch.weights.to(losses.dtype)).sum()
+            gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
+        for name, gradient in zip(lm.layers, gradients, strict=True):
+            at = _cached_tokens(lm, batch)
+            dtype = torch.promote_types(gradient.dtype, torch.float32)
+            parts[name].append((keys[name][at].to(dtype), gradient[at].to(dtype)))
+    return {
+        name: (torch.cat([u for u, _ in rows]), torch.cat([g for _, g in rows]))
+        for name, rows in parts.items()
+    }
+
+
+@contextmanager
+def _perturbed(lm: LanguageModel) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Add δ = 0 to every edited layer's output: ∇v is the gradient with respect to δ.
+
+    The lowest δ is the graph's only root, so nothing is differentiated below it, and no weight
+    collects a gradient.
+    """
+    keys: dict[str, Tensor] = {}
+    deltas: dict[str, Tensor] = {}
+
+    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            keys[name] = args[0].detach()
+            deltas[name] = torch.zeros_like(output, requires_grad=True)
+            return output + deltas[name]
+
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(name, layer) for name, layer in lm.layers.items()]
+    try:
+        yield keys, deltas
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cached_tokens(lm: LanguageModel, batch: Batch) -> tuple[Tensor, ...]:
+    if lm.entry.cached == "ans":
+        return batch.rows, batch.columns
+    return batch.attention_mask.nonzero(as_tuple=True)

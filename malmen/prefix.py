@@ -1,0 +1,203 @@
+"""The frozen prefix: hidden states below the first edited block, computed once and replayed.
+
+Nothing below the first edited block ever changes, so its output for a token sequence is the same
+in every step, editor and count. The states of all distinct sequences are stored once; the lower
+blocks are then replaced by modules that hand the stored states to the first edited block, and the
+language model's own forward does the rest.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+
+from malmen.batches import Batch, Example
+from malmen.errors import InputError
+from malmen.files import atomic
+from malmen.language_model import LanguageModel
+
+__all__ = ["PrefixStore", "record_prefix", "replay"]
+
+FORMAT = "malmen-prefix-1"
+
+
+class PrefixStore:
+    """States entering the first edited block, for every stored token sequence.
+
+    Args:
+        sequences: the token sequences.
+        states: (tokens, h), the sequences' states one after another.
+        in_tuple: whether a block of this architecture returns its states inside a tuple.
+    """
+
+    def __init__(
+        self, sequences: Sequence[tuple[int, ...]], states: Tensor, *, in_tuple: bool
+    ) -> None:
+        self.states = states
+        self.in_tuple = in_tuple
+        lengths = torch.tensor([len(ids) for ids in sequences])
+        starts = (lengths.cumsum(0) - lengths).tolist()
+        self._start = dict(zip(sequences, starts, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    @classmethod
+    def merged(cls, stores: "Sequence[PrefixStore]") -> "PrefixStore":
+        """Return one store of all sequences of several stores of the same language model."""
+        rows: dict[tuple[int, ...], Tensor] = {}
+        for store in stores:
+            rows |= {ids: store.states[i : i + len(ids)] for ids, i in store._start.items()}
+        return cls(list(rows), torch.cat(list(rows.values())), in_tuple=stores[0].in_tuple)
+
+    def padded(self, sequences: Iterable[tuple[int, ...]]) -> Tensor:
+        """Return the states of a batch, (b, t, h), padded with zeros on the right.
+
+        Raises:
+            InputError: a sequence was not stored.
+        """
+        rows = []
+        for ids in sequences:
+            start = self._start.get(ids)
+            if start is None:
+                raise InputError(
+                    f"the prefix store holds no sequence {ids[:8]}...: it was made from other "
+                    "facts or another tokenizer; make it again with `malmen prefix`"
+                )
+            rows.append(self.states[start : start + len(ids)])
+        return pad_sequence(rows, batch_first=True)
+
+    def save(self, path: Path, *, model: str) -> None:
+        """Write the store; ``model`` names the language model it belongs to."""
+        ids = [torch.tensor(sequence, dtype=torch.int32) for sequence in self._start]
+        tensors = {
+            "states": self.states.contiguous(),
+            "ids": torch.cat(ids),
+            "lengths": torch.tensor([len(i) for i in ids], dtype=torch.int32),
+        }
+        metadata = {"format": FORMAT, "model": model, "in_tuple": str(self.in_tuple)}
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path, *, model: str) -> "PrefixStore":
+        """Read a store.
+
+        Raises:
+            InputError: it is no prefix store, or belongs to another language model.
+        """
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or metadata.get("model") != model:
+                raise InputError(
+                    f"{path}: not a prefix store of {model} (it says {metadata}); make it again "
+                    "with `malmen prefix`"
+                )
+            ids, lengths = file.get_tensor("ids"), file.get_tensor("lengths")
+            states = file.get_tensor("states")
+        sequences = [tuple(piece.tolist()) for piece in ids.split(lengths.tolist())]
+        return cls(sequences, states, in_tuple=metadata["in_tuple"] == "True")
+
+
+@torch.no_grad()
+def record_prefix(
+    lm: LanguageModel, examples: Iterable[Example], *, fact_batch: int = 32, progress: bool = True
+) -> PrefixStore:
+    """Run the frozen blocks once over every distinct sequence.
+
+    Args:
+        lm: the language model, all blocks present.
+        examples: repeated sequences are run once.
+        fact_batch: sequences at a time.
+        progress: show a progress bar.
+
+    Returns:
+        The store, states in the model's dtype.
+    """
+    distinct = list({example.ids: example for example in examples}.values())
+    rows: dict[tuple[int, ...], Tensor] = {}
+    in_tuple = False
+    with tqdm(
+        desc=f"frozen prefix of {lm.entry.title}",
+        total=sum(len(example.ids) for example in distinct),
+        unit=" tokens",
+        unit_scale=True,
+        disable=not progress,
+    ) as bar:
+        for batch in lm.batches(distinct, size=fact_batch):
+            states, in_tuple = _run_prefix(lm, batch)
+            for example, row in zip(batch.examples, states.cpu(), strict=True):
+                rows[example.ids] = row[: len(example.ids)]
+            bar.update(int(batch.attention_mask.sum()))
+    return PrefixStore(list(rows), torch.cat(list(rows.values())), in_tuple=in_tuple)
+
+
+def replay(lm: LanguageModel, store: PrefixStore) -> None:
+    """Make ``lm`` start from stored states; its frozen blocks are dropped from memory.
+
+    From now on every sequence that ``lm`` runs has to be in the store.
+    """
+    blocks, first = _blocks(lm), lm.entry.first_edited_block
+    stored = _Stored(in_tuple=store.in_tuple)
+    for index in range(first):  # the list keeps its length: some models look up blocks by index
+        blocks[index] = stored
+
+    def look_up(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        masks = kwargs["attention_mask"].bool()
+        sequences = (
+            tuple(ids[mask].tolist()) for ids, mask in zip(kwargs["input_ids"], masks, strict=True)
+        )
+        stored.states = store.padded(sequences).to(lm.device)
+
+    lm.model.register_forward_pre_hook(look_up, with_kwargs=True)
+
+
+class _Stored(nn.Module):
+    """Stands in for every frozen block: whatever comes in, the stored states go out."""
+
+    def __init__(self, *, in_tuple: bool) -> None:
+        super().__init__()
+        self.states: Tensor | None = None
+        self.in_tuple = in_tuple
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return (self.states,) if self.in_tuple else self.states
+
+
+class _Reached(Exception):
+    """The last frozen block has run: nothing above it has to."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+
+def _run_prefix(lm: LanguageModel, batch: Batch) -> tuple[Tensor, bool]:
+    """Return the last frozen block's states (b, t, h), and whether they came in a tuple."""
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    handle = _blocks(lm)[lm.entry.first_edited_block - 1].register_forward_hook(stop)
+    try:
+        lm.logits(batch)
+    except _Reached as reached:
+        if isinstance(reached.output, tuple):
+            return reached.output[0], True
+        return reached.output, False
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
+
+
+def _blocks(lm: LanguageModel) -> nn.ModuleList:
+    blocks = lm.model.get_submodule(lm.entry.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    if lm.entry.first_edited_block == 0:
+        raise InputError(f"{lm.entry.name}: block 0 is edited, so no block is frozen below it")
+    return blocks
