@@ -1,0 +1,106 @@
+"""What every editor shares: the protocol, and the core of editors that have a hyper-network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from malmen.batches import Example
+from malmen.capture import Record, capture
+from malmen.hypernetwork import HyperNetwork
+from malmen.language_model import LanguageModel
+from malmen.settings import HyperSettings
+
+__all__ = ["Editor", "HyperNetworkEditor", "Shifts"]
+
+Shifts = Mapping[str, Tensor]
+"""Parameter shift S of every edited layer by the layer's name, each of shape (d', d)."""
+
+
+class Editor(Protocol):
+    """Anything that turns facts into one parameter shift a layer."""
+
+    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
+        """Return the shifts that write all ``edits`` into the language model at once."""
+        ...
+
+
+class HyperNetworkEditor(nn.Module, ABC):
+    """The core that MALMEN and MEND share.
+
+    A subclass says what the hyper-network's outputs mean: :meth:`outputs` computes one row a
+    token, :meth:`combine` makes a parameter shift of all rows. The rows are where the two phases
+    of meta-training meet (method of the paper, Fig. 2): they are computed once without a graph,
+    combined, evaluated; their gradient is then the weight of each row in the proxy loss.
+
+    Args:
+        layers: (d, d') of every edited layer by name.
+        settings: hyper-parameters.
+    """
+
+    def __init__(self, layers: Mapping[str, tuple[int, int]], settings: HyperSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        shapes = sorted(set(layers.values()))
+        self.networks = nn.ModuleList(
+            HyperNetwork(
+                key_size=d,
+                value_size=value_size,
+                n_layers=sum(shape == (d, value_size) for shape in layers.values()),
+                rank=settings.rank,
+                n_blocks=settings.n_blocks,
+            )
+            for d, value_size in shapes
+        )
+        self.layer_index = {name: index for index, name in enumerate(layers)}
+        self._network_of: dict[str, tuple[int, int]] = {}  # network, index among its layers
+        for network, shape in enumerate(shapes):
+            members = [name for name in layers if layers[name] == shape]
+            self._network_of |= {name: (network, index) for index, name in enumerate(members)}
+        self.learning_rates = nn.Parameter(torch.full((len(layers),), settings.learning_rate))
+
+    @abstractmethod
+    def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
+        """Return one row a token from keys (n, d) and value gradients (n, d')."""
+
+    @abstractmethod
+    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
+
+    def learning_rate(self, layer: str) -> Tensor:
+        """Return η of a layer, a scalar."""
+        return self.learning_rates[self.layer_index[layer]]
+
+    def pseudo(self, layer: str, keys: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pseudo keys (n, d) and pseudo value gradients (n, d') of a layer's tokens."""
+        network, index = self._network_of[layer]
+        pseudo: tuple[Tensor, Tensor] = self.networks[network](keys, gradients, index)
+        return pseudo
+
+    def observe(self, record: Record) -> None:
+        """Update the running normalisation with the tokens of a record."""
+        for layer, (keys, gradients) in record.items():
+            network = self.networks[self._network_of[layer][0]]
+            assert isinstance(network, HyperNetwork)
+            network.observe(keys, gradients)
+
+    @torch.no_grad()
+    def outputs_in_batches(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
+        """Compute :meth:`outputs` without a graph, ``token_batch`` rows at a time."""
+        batches = zip(
+            keys.split(self.settings.token_batch),
+            gradients.split(self.settings.token_batch),
+            strict=True,
+        )
+        return torch.cat([self.outputs(layer, u, g) for u, g in batches])
+
+    @torch.no_grad()
+    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
+        """Return the shifts that write all ``edits`` at once; statistics stay as they are."""
+        record = capture(lm, lm.batches(edits, size=self.settings.fact_batch))
+        return {
+            layer: self.combine(layer, keys, self.outputs_in_batches(layer, keys, gradients))
+            for layer, (keys, gradients) in record.items()
+        }

@@ -1,0 +1,57 @@
+"""The editors that are meta-trained, by name, and the files they are kept in."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from baselines.mend import MEND
+from malmen.editor import HyperNetworkEditor
+from malmen.errors import InputError
+from malmen.files import atomic
+from malmen.language_model import LanguageModel
+from malmen.malmen import MALMEN
+from malmen.settings import HyperSettings
+
+__all__ = ["EDITORS", "load_editor", "save_editor"]
+
+EDITORS: dict[str, type[HyperNetworkEditor]] = {"malmen": MALMEN, "mend": MEND}
+
+FORMAT = "malmen-editor-1"
+
+
+def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
+    """Write an editor; the file says which editor it is, and for which language model."""
+    metadata = {
+        "format": FORMAT,
+        "editor": next(name for name, kind in EDITORS.items() if type(editor) is kind),
+        "lm": lm,
+        "settings": json.dumps(asdict(editor.settings)),
+    }
+    with atomic(path) as temporary:
+        save_file(editor.state_dict(), temporary, metadata=metadata)
+
+
+def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
+    """Read an editor for ``lm``, in evaluation mode.
+
+    Raises:
+        InputError: the file is missing, is no editor, or belongs to another language model.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such editor; make it with `malmen train`")
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, Any] = file.metadata() or {}
+        if metadata.get("format") != FORMAT or metadata.get("lm") != lm.entry.name:
+            raise InputError(
+                f"{path}: not an editor for {lm.entry.name} (it says {metadata}); "
+                "make one with `malmen train`"
+            )
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    settings = HyperSettings(**json.loads(metadata["settings"]))
+    editor = EDITORS[metadata["editor"]](lm.shapes, settings)
+    editor.load_state_dict(state)
+    return editor.to(lm.device).requires_grad_(False)

@@ -1,0 +1,113 @@
+"""The two-phase meta-gradient (paper, Fig. 2).
+
+Phase one turns keys and value gradients into shifts without a graph and back-propagates the meta
+loss to the shifts alone. Phase two runs the hyper-network again, with a graph, and back-propagates
+the proxy loss Σ_j ⟨∇_{d_j} L_meta, d_j⟩. Memory therefore depends neither on the number of facts
+nor on the other phase, and both phases choose their batches independently.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from malmen.capture import Record
+from malmen.editor import HyperNetworkEditor, Shifts
+from malmen.encoding import EncodedFact
+from malmen.language_model import LanguageModel
+
+__all__ = ["MetaLoss", "meta_gradient"]
+
+
+@dataclass(frozen=True)
+class MetaLoss:
+    """Losses of one meta-training step, each a mean over its facts.
+
+    Attributes:
+        generalisation: L_gen, cross-entropy of the answers to the equivalent tuples.
+        locality: L_loc, KL(before ‖ after) at the answers to the unrelated tuples.
+        total: L_meta = L_gen + loc_coef · L_loc.
+    """
+
+    generalisation: float
+    locality: float
+    total: float
+
+
+def meta_gradient(
+    editor: HyperNetworkEditor,
+    lm: LanguageModel,
+    record: Record,
+    facts: Sequence[EncodedFact],
+    *,
+    loc_coef: float = 1.0,
+) -> MetaLoss:
+    """Add the gradient of the meta loss to ``grad`` of every parameter of the editor.
+
+    Args:
+        editor: MALMEN or MEND; its running statistics are used as they are.
+        lm: the language model, unedited.
+        record: keys and value gradients of the edit tuples of ``facts`` (steps i and ii).
+        facts: edited all at once.
+        loc_coef: weight of L_loc in L_meta.
+
+    Returns:
+        The losses.
+    """
+    rows = {layer: _rows(editor, layer, *tokens) for layer, tokens in record.items()}  # (iii)
+    shifts = {layer: editor.combine(layer, record[layer][0], rows[layer]) for layer in record}
+    loss, shift_gradients = _back_propagate_to_shifts(  # (iv), (v)
+        lm, facts, shifts, loc_coef=loc_coef, size=editor.settings.fact_batch
+    )
+    for layer, (keys, gradients) in record.items():
+        # Theorems 1 and 2 for MALMEN, a sum of outer products for MEND.
+        shifts[layer].backward(shift_gradients[layer].to(shifts[layer].dtype))
+        _back_propagate_proxy(editor, layer, keys, gradients, rows[layer])  # (vi), (vii)
+    return loss
+
+
+def _rows(editor: HyperNetworkEditor, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
+    """Return the hyper-network's outputs as leaves that will collect their gradient."""
+    return editor.outputs_in_batches(layer, keys, gradients).requires_grad_()
+
+
+def _back_propagate_to_shifts(
+    lm: LanguageModel,
+    facts: Sequence[EncodedFact],
+    shifts: Shifts,
+    *,
+    loc_coef: float,
+    size: int,
+) -> tuple[MetaLoss, dict[str, Tensor]]:
+    """Return the meta loss of the edited language model, and ∇_S of every layer."""
+    weights = lm.edited_weights({layer: shift.detach() for layer, shift in shifts.items()})
+    generalisation = locality = 0.0
+    for batch in lm.batches([fact.equivalent for fact in facts], size=size):
+        with lm.swapped(weights):
+            losses = lm.objective.loss(lm.logits(batch), batch.targets)
+        loss = (losses * batch.weights.to(losses.dtype)).sum() / len(facts)
+        loss.backward()
+        generalisation += loss.item()
+    for batch in lm.batches([fact.unrelated for fact in facts], size=size):
+        with torch.no_grad():
+            before = lm.logits(batch)
+        with lm.swapped(weights):
+            divergences = lm.objective.divergence(lm.logits(batch), before)
+        loss = (divergences * batch.weights.to(divergences.dtype)).sum() / len(facts)
+        (loc_coef * loss).backward()
+        locality += loss.item()
+    total = generalisation + loc_coef * locality
+    return MetaLoss(generalisation, locality, total), lm.shift_gradients(weights)
+
+
+def _back_propagate_proxy(
+    editor: HyperNetworkEditor, layer: str, keys: Tensor, gradients: Tensor, rows: Tensor
+) -> None:
+    """Run the hyper-network with a graph and back-propagate Σ_j ⟨∇_{row_j} L_meta, row_j⟩."""
+    assert rows.grad is not None
+    size = editor.settings.token_batch
+    for u, g, weight in zip(
+        keys.split(size), gradients.split(size), rows.grad.split(size), strict=True
+    ):
+        (weight * editor.outputs(layer, u, g)).sum().backward()

@@ -1,0 +1,195 @@
+"""Meta-training of an editor: the loop round the meta-gradient, checkpoints and resumption."""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from malmen.capture import capture
+from malmen.editor import HyperNetworkEditor
+from malmen.encoding import EncodedFact
+from malmen.errors import InputError
+from malmen.evaluation import edit_and_score
+from malmen.files import atomic
+from malmen.language_model import LanguageModel
+from malmen.meta_gradient import MetaLoss, meta_gradient
+from malmen.settings import TrainingSettings
+
+__all__ = ["MetaTraining", "NonFiniteError"]
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is not finite; the message names the cause."""
+
+
+class MetaTraining:
+    """One meta-training run; after a kill it continues from its checkpoint to the same bits.
+
+    Which facts a step sees follows from the seed and the step alone, and the checkpoint holds
+    everything else that changes: the editor, Adam's moments and the log.
+
+    Args:
+        editor: MALMEN or MEND; trained in place.
+        lm: the language model, unedited.
+        facts: meta-training facts.
+        validation: facts for the periodic evaluation.
+        edits: facts edited at once in every step.
+        steps: number of steps.
+        settings: hyper-parameters.
+        seed: of the order of facts.
+        checkpoint: file of the checkpoint; its name should identify the run's inputs.
+
+    Raises:
+        InputError: there are fewer facts than edits.
+    """
+
+    def __init__(
+        self,
+        editor: HyperNetworkEditor,
+        lm: LanguageModel,
+        facts: Sequence[EncodedFact],
+        validation: Sequence[EncodedFact],
+        *,
+        edits: int,
+        steps: int,
+        settings: TrainingSettings,
+        seed: int,
+        checkpoint: Path,
+    ) -> None:
+        if not 0 < edits <= len(facts):
+            raise InputError(
+                f"{edits} edits a step, and there are {len(facts)} meta-training facts: lower the "
+                "edits or supply more rows"
+            )
+        self.editor, self.lm, self.facts, self.validation = editor, lm, facts, validation
+        self.edits, self.steps, self.settings, self.seed = edits, steps, settings, seed
+        self.checkpoint = checkpoint
+        self.optimizer = torch.optim.Adam(editor.parameters(), lr=settings.meta_learning_rate)
+        self.log: list[dict[str, Any]] = []
+
+    def run(self, *, progress: bool = True) -> list[dict[str, Any]]:
+        """Train from the checkpoint, or from the start, to the last step.
+
+        Returns:
+            The log, one entry a step.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; the checkpoint of the step before
+                stays.
+        """
+        self._resume()
+        with tqdm(
+            total=self.steps, initial=len(self.log), unit="step", disable=not progress
+        ) as bar:
+            bar.set_description(f"{type(self.editor).__name__}, {self.edits} edits")
+            for step in range(len(self.log), self.steps):
+                self.log.append(self._step(step))
+                if (step + 1) % self.settings.checkpoint_every == 0:
+                    self._save()
+                bar.set_postfix(_headline(self.log), refresh=False)
+                bar.update()
+        return self.log
+
+    def forget(self) -> None:
+        """Remove the checkpoint, once the result is safe elsewhere."""
+        self.checkpoint.unlink(missing_ok=True)
+
+    def step_facts(self, step: int) -> list[EncodedFact]:
+        """Return the facts of a step: consecutive ones of the epoch's permutation."""
+        steps_per_epoch = len(self.facts) // self.edits
+        epoch, index = divmod(step, steps_per_epoch)
+        order = list(range(len(self.facts)))
+        random.Random(f"{self.seed} {self.edits} {epoch}").shuffle(order)
+        return [self.facts[i] for i in order[index * self.edits : (index + 1) * self.edits]]
+
+    def _step(self, step: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        facts = self.step_facts(step)
+        size = self.editor.settings.fact_batch
+        record = capture(self.lm, self.lm.batches([fact.edit for fact in facts], size=size))
+        self.editor.observe(record)
+        self.optimizer.zero_grad()
+        loss = meta_gradient(self.editor, self.lm, record, facts, loc_coef=self.settings.loc_coef)
+        norm = self._clip(step, loss)
+        self.optimizer.step()
+        entry = {
+            "step": step + 1,
+            "edits": self.edits,
+            "generalisation_loss": loss.generalisation,
+            "locality_loss": loss.locality,
+            "gradient_norm": norm,
+            "learning_rate": self.editor.learning_rates.mean().item(),
+            "seconds": time.perf_counter() - started,
+        }
+        if (step + 1) % self.settings.evaluate_every == 0 or step + 1 == self.steps:
+            entry |= self._validate()
+        return entry
+
+    def _clip(self, step: int, loss: MetaLoss) -> float:
+        """Clip the meta-gradient; refuse to take a step that would ruin every parameter."""
+        named = [(n, p.grad) for n, p in self.editor.named_parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(self.editor.parameters(), self.settings.clip)
+        if not torch.isfinite(torch.tensor(loss.total)) or not torch.isfinite(norm):
+            bad = [name for name, gradient in named if not gradient.isfinite().all()]
+            raise NonFiniteError(
+                f"step {step + 1} with {self.edits} edits: L_gen = {loss.generalisation:.4g}, "
+                f"L_loc = {loss.locality:.4g}, not finite: {', '.join(bad[:3]) or 'the loss'}; η = "
+                f"{self.editor.learning_rates.max().item():.3g} at most. Lower learning_rate or "
+                "meta_learning_rate"
+            )
+        return norm.item()
+
+    def _validate(self) -> dict[str, float]:
+        if not self.validation:
+            return {}
+        facts = self.validation[: self.edits]
+        size = self.editor.settings.fact_batch
+        scores = edit_and_score(self.editor, self.lm, facts, size=size)
+        parts = {"es": scores.edit, "gs": scores.equivalent, "ls": scores.unrelated}
+        return {f"validation_{k}": p.accuracy().mean().item() for k, p in parts.items()}
+
+    def _save(self) -> None:
+        tensors: dict[str, Tensor] = {
+            f"editor.{name}": tensor for name, tensor in self.editor.state_dict().items()
+        }
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        with atomic(self.checkpoint) as temporary:
+            save_file(tensors, temporary, metadata={"log": json.dumps(self.log)})
+
+    def _resume(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        with safe_open(self.checkpoint, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            self.log = json.loads(file.metadata()["log"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        editor: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            owner, _, rest = name.partition(".")
+            if owner == "editor":
+                editor[rest] = tensor
+            else:
+                index, _, moment = rest.partition(".")
+                moments.setdefault(int(index), {})[moment] = tensor
+        self.editor.load_state_dict(editor)
+        state = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**state, "state": moments})
+
+
+def _headline(log: list[dict[str, Any]]) -> dict[str, str]:
+    """Return what the progress bar shows: the last losses and the last validation scores."""
+    shown = {"gen": log[-1]["generalisation_loss"], "loc": log[-1]["locality_loss"]}
+    for entry in reversed(log):
+        if "validation_es" in entry:
+            shown |= {m: entry[f"validation_{m}"] for m in ("es", "gs", "ls")}
+            break
+    return {name: f"{value:.3f}" for name, value in shown.items()}
