@@ -1,0 +1,57 @@
+"""What a language model answers before and after an edit, for people to read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from malmen.editor import Editor
+from malmen.facts import ZsreRow
+from malmen.language_model import LanguageModel
+
+__all__ = ["before_and_after"]
+
+
+def before_and_after(
+    editor: Editor, lm: LanguageModel, rows: Sequence[ZsreRow], *, show: int
+) -> list[dict[str, Any]]:
+    """Edit all rows in at once, and answer the prompts of the first ones by greedy decoding.
+
+    Args:
+        editor: the editor.
+        lm: the language model, unedited, all blocks present.
+        rows: the facts edited.
+        show: number of facts whose prompts are answered.
+
+    Returns:
+        For each shown fact an edit, a paraphrase and an unrelated prompt, each with its target and
+        the answers before and after.
+    """
+    prompts: list[dict[str, Any]] = [
+        {"fact": i, "subject": row.subject, "kind": kind, "prompt": prompt, "target": target}
+        for i, row in enumerate(rows[:show])
+        for kind, prompt, target in (
+            ("edit", row.src, row.ans),
+            ("paraphrase", row.rephrase[0], row.ans),
+            ("unrelated", row.loc, row.loc_ans),
+        )
+    ]
+    shifts = editor.edit(lm, [lm.encode(row.src, row.ans) for row in rows])
+    weights = lm.edited_weights(shifts)
+    for prompt in prompts:
+        prompt["before"] = _answer(lm, prompt["prompt"], prompt["target"])
+        with lm.swapped(weights):
+            prompt["after"] = _answer(lm, prompt["prompt"], prompt["target"])
+    return prompts
+
+
+@torch.no_grad()
+def _answer(lm: LanguageModel, prompt: str, target: str) -> str:
+    """Decode greedily as many tokens as the target has."""
+    inputs = lm.tokenizer(prompt, return_tensors="pt").to(lm.device)
+    length = len(lm.encode(prompt, target).targets)
+    generated = lm.model.generate(
+        **inputs, max_new_tokens=length, do_sample=False, pad_token_id=lm.tokenizer.pad_token_id
+    )
+    tokens = generated[0, inputs["input_ids"].shape[1] :]
+    return str(lm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

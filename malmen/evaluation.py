@@ -1,0 +1,183 @@
+"""Scores of an edited language model, fact by fact.
+
+Metrics are those of the paper: edit success (ES), generalisation success (GS) and locality success
+(LS) are token-wise teacher-forced arg-max accuracies on edit, equivalent and unrelated tuples.
+Beside them stand exact match (every token right) and LS-consistency, the agreement with what the
+unedited model predicts on the unrelated tuple.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from malmen.batches import Example
+from malmen.editor import Editor
+from malmen.encoding import EncodedFact
+from malmen.errors import InputError
+from malmen.language_model import LanguageModel
+
+__all__ = ["Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for a list of examples, answers of one fact after another.
+
+    Attributes:
+        tokens: (answers,) predicted tokens.
+        targets: (answers,) expected tokens.
+        facts: (answers,) index of the example each answer belongs to, ascending.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    facts: Tensor
+
+    def accuracy(self, truth: Tensor | None = None) -> Tensor:
+        """Return each fact's share of tokens that equal ``truth`` (its targets by default)."""
+        right = (self.tokens == (self.targets if truth is None else truth)).double()
+        n = int(self.facts[-1]) + 1
+        total = torch.zeros(n, dtype=torch.float64).index_add_(0, self.facts, right)
+        return total / torch.bincount(self.facts, minlength=n)
+
+
+@torch.no_grad()
+def predict(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    *,
+    size: int,
+    weights: Mapping[str, nn.Parameter] | None = None,
+) -> Predictions:
+    """Predict every answer under teacher forcing, with edited ``weights`` if given."""
+    tokens, targets, facts = [], [], []
+    with lm.swapped(weights or {}):
+        for batch in lm.batches(examples, size=size):
+            tokens.append(lm.objective.predict(lm.logits(batch)).cpu())
+            targets.append(batch.targets.cpu())
+            facts.append(batch.facts.cpu())
+    order = torch.cat(facts).argsort(stable=True)
+    return Predictions(*(torch.cat(part)[order] for part in (tokens, targets, facts)))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Predictions on the three tuples of every fact."""
+
+    edit: Predictions
+    equivalent: Predictions
+    unrelated: Predictions
+
+    def columns(self, before: "Scores") -> dict[str, Tensor]:
+        """Return the per-fact columns of :mod:`malmen.results`, given the unedited scores."""
+        columns: dict[str, Tensor] = {}
+        for prefix, scores in (("", self), ("pre_", before)):
+            for metric, predictions in zip(
+                ("es", "gs", "ls"), (scores.edit, scores.equivalent, scores.unrelated), strict=True
+            ):
+                accuracy = predictions.accuracy()
+                columns[f"{prefix}{metric}"] = accuracy
+                columns[f"{prefix}{metric}_exact"] = accuracy == 1
+        columns["ls_consistency"] = self.unrelated.accuracy(before.unrelated.tokens)
+        return columns
+
+
+def score_facts(
+    lm: LanguageModel,
+    facts: Sequence[EncodedFact],
+    *,
+    size: int,
+    weights: Mapping[str, nn.Parameter] | None = None,
+) -> Scores:
+    """Score the three tuples of every fact, with edited ``weights`` if given."""
+
+    def on(examples: list[Example]) -> Predictions:
+        return predict(lm, examples, size=size, weights=weights)
+
+    return Scores(
+        on([fact.edit for fact in facts]),
+        on([fact.equivalent for fact in facts]),
+        on([fact.unrelated for fact in facts]),
+    )
+
+
+def edit_and_score(
+    editor: Editor, lm: LanguageModel, facts: Sequence[EncodedFact], *, size: int
+) -> Scores:
+    """Edit all ``facts`` in at once and score them."""
+    shifts = editor.edit(lm, [fact.edit for fact in facts])
+    return score_facts(lm, facts, size=size, weights=lm.edited_weights(shifts))
+
+
+def evaluate(
+    editors: Mapping[int, Editor],
+    lm: LanguageModel,
+    facts: Sequence[EncodedFact],
+    *,
+    counts: Sequence[int],
+    sets: int,
+    size: int,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Edit ``sets`` disjoint sets of facts at every count and score every fact.
+
+    Args:
+        editors: the editor for every count.
+        lm: the language model, unedited.
+        facts: the pool; edit set k of count m is facts[k·m : (k + 1)·m].
+        counts: numbers of edits.
+        sets: edit sets a count.
+        size: facts a batch.
+        progress: show a progress bar.
+
+    Returns:
+        The columns ``edits``, ``edit_set``, ``fact`` and all metrics; one row a fact.
+
+    Raises:
+        InputError: a count asks for more facts than there are.
+    """
+    check_pool(counts, sets=sets, pool=len(facts))
+    frames = []
+    with tqdm(total=2 * sum(counts) * sets, unit=" facts", disable=not progress) as bar:
+        bar.set_description(f"scoring {lm.entry.title} before editing")
+        pool = facts[: max(counts) * sets]
+        before = score_facts(lm, pool, size=size)
+        bar.total = sum(counts) * sets
+        for count in counts:
+            for edit_set in range(sets):
+                bar.set_description(f"{count} edits, set {edit_set + 1} of {sets}")
+                chosen = range(edit_set * count, (edit_set + 1) * count)
+                after = edit_and_score(editors[count], lm, [pool[i] for i in chosen], size=size)
+                columns = after.columns(_slice(before, chosen))
+                frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+                frames.append(frame.assign(edits=count, edit_set=edit_set, fact=list(chosen)))
+                bar.update(count)
+    return pd.concat(frames, ignore_index=True)
+
+
+def check_pool(counts: Sequence[int], *, sets: int, pool: int) -> None:
+    """Refuse counts that need more facts than there are.
+
+    Raises:
+        InputError: naming the count, the need and the pool.
+    """
+    for count in counts:
+        if not 0 < count * sets <= pool:
+            raise InputError(
+                f"{count} edits in {sets} disjoint sets need {count * sets} facts, and the pool "
+                f"has {pool}: lower the count or the sets, or supply more rows"
+            )
+
+
+def _slice(scores: Scores, chosen: range) -> Scores:
+    """Return the scores of consecutive facts."""
+
+    def part(p: Predictions) -> Predictions:
+        inside = (p.facts >= chosen.start) & (p.facts < chosen.stop)
+        return Predictions(p.tokens[inside], p.targets[inside], p.facts[inside] - chosen.start)
+
+    return Scores(part(scores.edit), part(scores.equivalent), part(scores.unrelated))

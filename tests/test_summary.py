@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import write_evaluations
+
+from malmen.errors import InputError
+from malmen.figures import FIGURES
+from malmen.provenance import ATTRIBUTIONS
+from malmen.summary import WIDTH, read_answers, summarise
+from malmen.tables import table_1
+
+
+def answer(fact: int, kind: str, **fields: Any) -> dict[str, Any]:
+    texts = {"subject": "Lyon", "prompt": "Where is Lyon?", "target": "Peru"}
+    return {"fact": fact, "kind": kind, **texts, "before": "France", "after": "Peru"} | fields
+
+
+ANSWERS = [
+    answer(3, "edit"),
+    answer(3, "paraphrase", prompt="To which country does " + "very " * 40 + "old Lyon belong?"),
+    answer(3, "unrelated", target="Lima", before="Lima", after="[bold]a | b\n:smile: \x1b[0m[/x]"),
+    answer(8, "edit", after="Perú"),
+]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[list[Path], list[Path], Path]:
+    scale = tmp_path / "results" / "desk"
+    evaluations = write_evaluations(scale / "evaluations")
+    tables = table_1(evaluations, scale / "tables")
+    figures = FIGURES["S1"](evaluations, scale / "figures")
+    path = scale / "answers" / "smollm2.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(ANSWERS), encoding="utf-8")
+    return tables, figures, path
+
+
+def test_summary(
+    made: tuple[list[Path], list[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables, figures, answers = made
+    out = answers.parents[1] / "summary.md"
+    summarise(tables, figures, [answers], out)
+
+    terminal = capsys.readouterr().out
+    prose = [line for line in terminal.splitlines() if str(out.parent) not in line]
+    assert max(map(len, prose)) <= WIDTH
+    assert "…" not in terminal
+    assert "SmolLM2-135M, 64 edits" in terminal
+    assert "France -> Peru" in terminal
+    assert "[bold]a | b" in terminal
+    assert "\x1b" not in terminal
+    assert "GeoNames (https://www.geonames.org), CC BY 4.0" in terminal
+
+    markdown = out.read_text("utf-8")
+    assert tables[0].read_text("utf-8").strip() in markdown
+    assert "![Figure S1](figures/figure_S1.png)" in markdown
+    assert FIGURES["S1"].caption in markdown
+    assert r"| unrelated | Where is Lyon? | Lima | Lima | [bold]a \| b :smile:" in markdown
+    for path in (*tables, *figures):
+        assert f"]({path.relative_to(out.parent)})" in markdown
+        assert f"  {path}\n" in terminal
+    assert markdown.rstrip().endswith(list(ATTRIBUTIONS.values())[-1])
+
+
+def test_answers_are_grouped_by_fact(made: tuple[list[Path], list[Path], Path]) -> None:
+    *_, path = made
+    assert [len(fact) for fact in read_answers(path)] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a list of answers"),
+        ("[1]", "entry 0: field 'fact' is not of type int"),
+        (json.dumps([answer(0, "edit"), answer(0, "edit", after=None)]), "entry 1: field 'after'"),
+        (json.dumps([answer(0, "guess")]), "entry 0: field 'kind' is not one of edit, paraphrase"),
+    ],
+)
+def test_malformed_answers(
+    made: tuple[list[Path], list[Path], Path], content: str, message: str
+) -> None:
+    tables, figures, path = made
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"smollm2\.json: {message}"):
+        summarise(tables, figures, [path], path.parent / "summary.md")
+    assert not (path.parent / "summary.md").exists()
+
+
+def test_missing_files(made: tuple[list[Path], list[Path], Path]) -> None:
+    tables, figures, path = made
+    out = path.parent / "summary.md"
+    with pytest.raises(InputError, match=r"table_1\.md is not among --tables"):
+        summarise(tables[1:], figures, [path], out)
+    with pytest.raises(InputError, match=r"absent\.png: no such file"):
+        summarise(tables, [Path("absent.png")], [path], out)
+    with pytest.raises(InputError, match=r"absent\.json: no such file"):
+        summarise(tables, figures, [Path("absent.json")], out)
