@@ -1,0 +1,182 @@
+"""The configuration of the workflow, checked before anything runs.
+
+`workflow/schemas/config.schema.yaml` says which keys exist and what each may hold. `check` turns
+every violation into one line that names the key and what it may be, and adds what a schema cannot
+say: that the edit sets fit the rows, that counts ascend, that a search gives equal budgets.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
+
+from malmen.errors import InputError
+
+SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.yaml"
+
+_TYPES = {
+    "array": "a list",
+    "integer": "a whole number",
+    "number": "a number",
+    "object": "a mapping of keys to values",
+    "string": "text",
+}
+
+
+def check(config: Mapping[str, Any], *, schema: Path = SCHEMA) -> None:
+    """Accept a complete configuration, or name everything that is wrong with it.
+
+    Args:
+        config: the configuration, overlays merged.
+        schema: the JSON Schema (YAML) that it must satisfy.
+
+    Raises:
+        InputError: one line a problem: the path of the key, what is wrong, what would be right.
+    """
+    validator = _Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    # The checks of meaning may rely on the form, so they wait until the form is right.
+    problems = [line for error in errors for line in _lines(error)] or list(_meaning(config))
+    if problems:
+        raise InputError("\n".join(f"configuration: {problem}" for problem in problems))
+
+
+# --- the form: violations of the schema ----------------------------------------------------------
+
+
+def _is_integer(_checker: object, value: object) -> bool:
+    # JSON Schema takes 24.0 for an integer; an option of the command line does not.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(_checker: object, value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_Validator = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_finite}
+    ),
+)
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    """Yield a line for each thing that a violation of the schema finds wrong."""
+    where = _where(error.absolute_path)
+    value: Any = error.instance
+    rule: Any = error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema["properties"])  # type: ignore[index]
+            for key in value:
+                if key not in known:
+                    yield f"{where}unknown key {key!r} {_choices(key, known)}"
+        case "required":
+            # Each missing key is a violation of its own, but all share the list of required keys.
+            key = next(key for key in rule if error.message.startswith(repr(key)))
+            yield f"{where}key {key!r} is missing"
+        case "enum":
+            yield f"{where}unknown value {value!r} {_choices(value, rule)}"
+        case "type":
+            yield f"{where}expected {_TYPES.get(rule, rule)}, got {value!r}{_point(value, rule)}"
+        case "minimum":
+            yield f"{where}must be at least {rule}, got {value!r}"
+        case "exclusiveMinimum":
+            yield f"{where}must be above {rule}, got {value!r}"
+        case "minItems" | "minProperties" | "minLength":
+            yield f"{where}must not be empty"
+        case "uniqueItems":
+            yield f"{where}holds a value twice: {value!r}"
+        case _:
+            yield f"{where}{error.message}"
+
+
+def _where(path: Sequence[str | int]) -> str:
+    """`language_models.smollm2.edits[2]: `, or nothing at the top."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return f"{text.lstrip('.')}: " if text else ""
+
+
+def _choices(value: object, known: Sequence[object]) -> str:
+    """The nearest choice, where one is near, and all of them."""
+    names = [str(name) for name in known]
+    near = get_close_matches(str(value), names, n=1)
+    question = f"did you mean {near[0]!r}? " if near else ""
+    return f"({question}choices: {', '.join(names)})"
+
+
+def _point(value: object, rule: str) -> str:
+    """A remedy for YAML's trap: 1e-4 is text there, 1.0e-4 is a number."""
+    if rule not in {"number", "integer"} or not isinstance(value, str):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    return " (YAML takes this for text: write it without quotes and with a point, as in 1.0e-4)"
+
+
+# --- the meaning: what a schema cannot say -------------------------------------------------------
+
+
+def _meaning(config: Mapping[str, Any]) -> Iterator[str]:
+    for name in config["run"]["language_models"]:
+        yield from _language_model(f"language_models.{name}", config["language_models"][name])
+        rows = config["language_models"][name]["rows"]
+        yield from _search(f"search.{name}", config["search"][name], rows["validation"])
+        if name != "fact_checker":
+            counts = [stage["edits"] for stage in config["language_models"][name]["training"]]
+            if config["answers"]["edits"] not in counts:
+                yield (
+                    f"answers.edits: {config['answers']['edits']} is not a count that {name} is "
+                    f"trained at (choices: {', '.join(map(str, counts))})"
+                )
+
+
+def _language_model(where: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    rows, counts = settings["rows"], [stage["edits"] for stage in settings["training"]]
+    yield from _ascending(f"{where}.edits", settings["edits"])
+    yield from _ascending(f"{where}.training", counts)
+    yield from _fits(
+        f"{where}.edits", max(settings["edits"]), settings["sets"], rows["evaluation"], "evaluation"
+    )
+    yield from _fits(f"{where}.training", max(counts), 1, rows["train"], "train")
+    for split, source in settings.get("sources", {}).items():
+        for key in ("files", "unrelated"):
+            paths = source.get(key, [])
+            for path in [paths] if isinstance(paths, str) else paths:
+                if not Path(path).is_file():
+                    yield f"{where}.sources.{split}.{key}: no such file: {path}"
+
+
+def _ascending(where: str, counts: Sequence[int]) -> Iterator[str]:
+    for low, high in pairwise(counts):
+        if low >= high:
+            yield f"{where}: counts must ascend, but {high} follows {low}"
+
+
+def _fits(where: str, edits: int, sets: int, pool: int, split: str) -> Iterator[str]:
+    if edits * sets > pool:
+        need = f"{edits} edits{f' in {sets} disjoint sets' if sets > 1 else ''} need {edits * sets}"
+        yield (
+            f"{where}: {need} rows, but rows.{split} is {pool} "
+            f"(lower the count{' or the sets' if sets > 1 else ''}, or raise rows.{split})"
+        )
+
+
+def _search(where: str, settings: Mapping[str, Any], pool: int) -> Iterator[str]:
+    yield from _fits(f"{where}.edits", settings["edits"], settings["sets"], pool, "validation")
+    trials = {
+        editor: math.prod(len(values) for values in grid.values())
+        for editor, grid in settings["grid"].items()
+    }
+    if len(set(trials.values())) > 1:
+        counts = ", ".join(f"{editor} {number}" for editor, number in trials.items())
+        yield f"{where}.grid: every editor must get as many trials as the others, but: {counts}"

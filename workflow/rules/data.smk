@@ -1,0 +1,114 @@
+# Data: facts, the rows made from them or from real files, and the frozen prefix of each row.
+
+
+rule facts:
+    output:
+        "<results>/facts.jsonl",
+    log:
+        "<logs>/facts.log",
+    benchmark:
+        "<benchmarks>/facts.jsonl"
+    priority: 1
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("facts"),
+    message:
+        "Collect facts from GeoNames"
+    shell:
+        "malmen facts --out {output} 2> >(tee {log} >&2)"
+
+
+rule rows:
+    input:
+        weights=weights,
+        facts="<results>/facts.jsonl",
+    output:
+        train="<results>/rows/{lm}/train.jsonl",
+        validation="<results>/rows/{lm}/validation.jsonl",
+        evaluation="<results>/rows/{lm}/evaluation.jsonl",
+    log:
+        "<logs>/rows/{lm}.log",
+    benchmark:
+        "<benchmarks>/rows/{lm}.jsonl"
+    wildcard_constraints:
+        lm=one_of(lm for lm in LMS if lm not in IMPORTED),
+    priority: first_figure_first
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        out_dir=lambda wildcards, output: Path(output.train).parent,
+        options=lambda wildcards: options(
+            {**settings(wildcards.lm)["rows"], "seed": config["seed"]}
+        ),
+        code=lambda wildcards: code("rows", lm=wildcards.lm),
+    message:
+        "Make rows for {wildcards.lm}; what it knows already serves as unrelated prompts"
+    shell:
+        "malmen rows --lm {wildcards.lm} --weights {input.weights} --facts {input.facts}"
+        " {params.options} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule import_rows:
+    input:
+        unpack(source_files),
+        exclude=earlier_splits,
+    output:
+        "<results>/rows/{lm}/{split}.jsonl",
+    log:
+        "<logs>/rows/{lm}_{split}.log",
+    benchmark:
+        "<benchmarks>/rows/{lm}_{split}.jsonl"
+    wildcard_constraints:
+        lm=one_of(IMPORTED),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=lambda wildcards, input: options(
+            {key: value for key, value in input.items() if value}
+            | {"rows": settings(wildcards.lm)["rows"][wildcards.split], "seed": config["seed"]}
+        ),
+        code=code("import-rows"),
+    message:
+        "Import {wildcards.split} rows for {wildcards.lm}"
+    shell:
+        "malmen import-rows --lm {wildcards.lm} {params.options} --out {output}"
+        " 2> >(tee {log} >&2)"
+
+
+rule prefix:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/{split}.jsonl",
+    output:
+        "<results>/prefix/{lm}/{split}.safetensors",
+    log:
+        "<logs>/prefix/{lm}_{split}.log",
+    benchmark:
+        "<benchmarks>/prefix/{lm}_{split}.jsonl"
+    priority: first_figure_first
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=lambda wildcards: code("prefix", lm=wildcards.lm),
+    message:
+        "Run {wildcards.lm} up to its first edited layer on the {wildcards.split} rows"
+    shell:
+        "malmen prefix --lm {wildcards.lm} --weights {input.weights} --rows {input.rows}"
+        " --out {output} 2> >(tee {log} >&2)"

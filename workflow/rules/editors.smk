@@ -1,0 +1,82 @@
+# Editors: meta-training up the grid of counts, then evaluation on disjoint edit sets.
+
+
+rule train:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/train.jsonl",
+        prefix="<results>/prefix/{lm}/train.safetensors",
+        validation_rows="<results>/rows/{lm}/validation.jsonl",
+        validation_prefix="<results>/prefix/{lm}/validation.safetensors",
+        init=warm_start,
+    output:
+        editor="<results>/editors/{lm}/{editor}_{edits}.safetensors",
+        metadata="<results>/editors/{lm}/{editor}_{edits}.json",
+        losses="<results>/editors/{lm}/{editor}_{edits}.csv",
+    log:
+        "<logs>/train/{lm}_{editor}_{edits}.log",
+    benchmark:
+        "<benchmarks>/train/{lm}_{editor}_{edits}.jsonl"
+    wildcard_constraints:
+        editor="malmen|mend",
+    priority: first_figure_first
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=6000,
+        runtime=120,
+    params:
+        init=lambda wildcards, input: options({"init": input.init}) if input.init else "",
+        options=lambda wildcards: training_options(
+            wildcards.lm,
+            wildcards.editor,
+            edits=wildcards.edits,
+            steps=schedule(wildcards.lm)[int(wildcards.edits)],
+        ),
+        code=lambda wildcards: code("train", wildcards.editor, lm=wildcards.lm),
+    message:
+        "Meta-train {wildcards.editor} on {wildcards.lm} at {wildcards.edits} edits"
+    shell:
+        "malmen train --editor {wildcards.editor} --lm {wildcards.lm} --weights {input.weights}"
+        " --rows {input.rows} --prefix {input.prefix}"
+        " --validation-rows {input.validation_rows} --validation-prefix {input.validation_prefix}"
+        " {params.init} {params.options} --out {output.editor} 2> >(tee {log} >&2)"
+
+
+rule evaluate:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/evaluation.jsonl",
+        prefix="<results>/prefix/{lm}/evaluation.safetensors",
+        trained=lambda wildcards: editor_files(wildcards.lm, wildcards.editor).values(),
+    output:
+        "<results>/evaluations/{lm}/{editor}.parquet",
+    log:
+        "<logs>/evaluate/{lm}_{editor}.log",
+    benchmark:
+        "<benchmarks>/evaluate/{lm}_{editor}.jsonl"
+    priority: first_figure_first
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=6000,
+        runtime=120,
+    params:
+        trained=lambda wildcards, input: trained_option(
+            editor_files(wildcards.lm, wildcards.editor), input.trained
+        ),
+        options=lambda wildcards: evaluation_options(
+            wildcards.lm,
+            wildcards.editor,
+            edits=settings(wildcards.lm)["edits"],
+            sets=settings(wildcards.lm)["sets"],
+        ),
+        code=lambda wildcards: code("evaluate", wildcards.editor, lm=wildcards.lm),
+    message:
+        "Evaluate {wildcards.editor} on {wildcards.lm}"
+    shell:
+        "malmen evaluate --editor {wildcards.editor} --lm {wildcards.lm}"
+        " --weights {input.weights} --rows {input.rows} --prefix {input.prefix}"
+        " {params.trained} {params.options} --out {output} 2> >(tee {log} >&2)"

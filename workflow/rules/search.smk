@@ -1,0 +1,93 @@
+# `snakemake --cores all search`: equally many trials for every editor, scored on validation rows.
+
+
+rule search:
+    input:
+        expand("<results>/search/{lm}_{editor}.csv", lm=LMS, editor=EDITORS),
+
+
+use rule train as search_train with:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/train.jsonl",
+        prefix="<results>/prefix/{lm}/train.safetensors",
+        validation_rows="<results>/rows/{lm}/validation.jsonl",
+        validation_prefix="<results>/prefix/{lm}/validation.safetensors",
+        init=[],
+    output:
+        editor="<results>/search/{lm}/{editor}_{trial}.safetensors",
+        metadata="<results>/search/{lm}/{editor}_{trial}.json",
+        losses="<results>/search/{lm}/{editor}_{trial}.csv",
+    log:
+        "<logs>/search/train_{lm}_{editor}_{trial}.log",
+    benchmark:
+        "<benchmarks>/search/train_{lm}_{editor}_{trial}.jsonl"
+    params:
+        init="",
+        options=lambda wildcards: training_options(
+            wildcards.lm,
+            wildcards.editor,
+            edits=config["search"][wildcards.lm]["edits"],
+            steps=config["search"][wildcards.lm]["steps"],
+            **trial(wildcards),
+        ),
+    message:
+        "Search: meta-train {wildcards.editor} on {wildcards.lm}, trial {wildcards.trial}"
+
+
+use rule evaluate as search_evaluate with:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/validation.jsonl",
+        prefix="<results>/prefix/{lm}/validation.safetensors",
+        trained=lambda wildcards: (
+            []
+            if wildcards.editor == "ft"
+            else "<results>/search/{lm}/{editor}_{trial}.safetensors"
+        ),
+    output:
+        "<results>/search/{lm}/{editor}_{trial}.parquet",
+    log:
+        "<logs>/search/evaluate_{lm}_{editor}_{trial}.log",
+    benchmark:
+        "<benchmarks>/search/evaluate_{lm}_{editor}_{trial}.jsonl"
+    params:
+        trained=lambda wildcards, input: trained_option(
+            [config["search"][wildcards.lm]["edits"]] * len(input.trained), input.trained
+        ),
+        options=lambda wildcards: evaluation_options(
+            wildcards.lm,
+            wildcards.editor,
+            edits=config["search"][wildcards.lm]["edits"],
+            sets=config["search"][wildcards.lm]["sets"],
+            **trial(wildcards),
+        ),
+    message:
+        "Search: evaluate {wildcards.editor} on {wildcards.lm}, trial {wildcards.trial}"
+
+
+rule search_table:
+    input:
+        lambda wildcards: expand(
+            "<results>/search/{lm}/{editor}_{trial}.parquet",
+            trial=range(len(trials(wildcards.lm, wildcards.editor))),
+            allow_missing=True,
+        ),
+    output:
+        "<results>/search/{lm}_{editor}.csv",
+    log:
+        "<logs>/search/{lm}_{editor}.log",
+    benchmark:
+        "<benchmarks>/search/{lm}_{editor}.jsonl"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("search-table"),
+    message:
+        "List the trials of {wildcards.editor} on {wildcards.lm}"
+    shell:
+        "malmen search-table --evaluations {input} --out {output} 2> >(tee {log} >&2)"
