@@ -407,6 +407,7 @@ def summary(
     out: Path,
     figures: list[Path] = [],
     answers: list[Path] = [],
+    checker: Path | None = None,
 ) -> None:
     """Print what was found and where it is, and write the same as Markdown.
 
@@ -415,10 +416,11 @@ def summary(
         out: The summary, Markdown.
         figures: Figures made.
         answers: Files of `malmen answers`.
+        checker: Folder of the fact checker, whose accuracy is shown.
     """
     from malmen.summary import summarise
 
-    summarise(tables, figures, answers, out)
+    summarise(tables, figures, answers, out, checker=checker)
 
 
 @app.command

@@ -37,7 +37,12 @@ _KINDS = ("edit", "paraphrase", "unrelated")
 
 
 def summarise(
-    tables: Sequence[Path], figures: Sequence[Path], answers: Sequence[Path], out: Path
+    tables: Sequence[Path],
+    figures: Sequence[Path],
+    answers: Sequence[Path],
+    out: Path,
+    *,
+    checker: Path | None = None,
 ) -> None:
     """Print what a run showed to the terminal and write it, in full, as Markdown.
 
@@ -48,6 +53,7 @@ def summarise(
             the edited fact), kind ("edit", "paraphrase" or "unrelated"), subject, prompt, target,
             before and after.
         out: The Markdown file.
+        checker: The folder of the fact checker, whose accuracy is shown.
 
     Raises:
         InputError: If Table 1 or a listed file is missing, or a file of answers is malformed.
@@ -61,10 +67,13 @@ def summarise(
             raise InputError(f"table_1{suffix} is not among --tables")
     changes = {path.stem: read_answers(path)[:_FACTS_SHOWN] for path in answers}
 
+    table = shown[".md"].read_text("utf-8")
+    notes = [] if checker is None else [_checker_accuracy(checker / "accuracy.json")]
     with atomic(out) as temporary:
-        text = _markdown(shown[".md"].read_text("utf-8"), tables, figures, changes, out.parent)
+        text = _markdown(table, notes, tables, figures, changes, out.parent)
         temporary.write_text(text, encoding="utf-8")
-    print(_terminal(pd.read_csv(shown[".csv"]), [*tables, *figures, out], changes), end="")
+    paths = [*tables, *figures, out]
+    print(_terminal(pd.read_csv(shown[".csv"]), notes, paths, changes), end="")
 
 
 def read_answers(path: Path) -> list[list[dict[str, Any]]]:
@@ -98,14 +107,26 @@ def read_answers(path: Path) -> list[list[dict[str, Any]]]:
     return list(facts.values())
 
 
+def _checker_accuracy(path: Path) -> str:
+    shares = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"The fact checker, before editing, judges {_percent(shares['training'])} % of the claims "
+        f"it was trained on correctly, and {_percent(shares['held_out'])} % of claims about "
+        "subjects it has not seen."
+    )
+
+
 def _markdown(
     table: str,
+    notes: Sequence[str],
     tables: Iterable[Path],
     figures: Iterable[Path],
     changes: dict[str, list[list[dict[str, Any]]]],
     folder: Path,
 ) -> str:
-    lines = ["# Summary", "", "## Table 1", "", table.rstrip(), "", "## Figures", ""]
+    lines = ["# Summary", "", "## Table 1", "", table.rstrip(), ""]
+    lines += [line for note in notes for line in (note, "")]
+    lines += ["## Figures", ""]
     for path in figures:
         figure = FIGURES.get(path.stem.removeprefix("figure_"))
         if path.suffix == ".png" and figure is not None:
@@ -138,7 +159,10 @@ def _markdown_cell(text: str) -> str:
 
 
 def _terminal(
-    table_1: pd.DataFrame, paths: Iterable[Path], changes: dict[str, list[list[dict[str, Any]]]]
+    table_1: pd.DataFrame,
+    notes: Iterable[str],
+    paths: Iterable[Path],
+    changes: dict[str, list[list[dict[str, Any]]]],
 ) -> str:
     page = StringIO()
     # Text as it is: an LM's answer may hold what rich takes for markup, colour codes or emoji.
@@ -149,6 +173,8 @@ def _terminal(
     for (lm, edits), block in groupby(rows, key=itemgetter("lm", "edits")):
         console.print(f"\n{lookup(lm).title}, {edits:,} edits: accuracy in % [95% interval]")
         console.print(_scores(block))
+    for note in notes:
+        console.print(note + "\n")
     for lm, facts in changes.items():
         console.print(f"Answers of {lookup(lm).title}, before -> after editing")
         console.print(_answers(facts))

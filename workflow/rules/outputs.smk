@@ -90,6 +90,7 @@ rule summary:
         tables=table_files(),
         figures=figure_files(),
         answers=expand("<results>/answers/{lm}.json", lm=ANSWERING),
+        checker=["<results>/lm/fact_checker"] if "fact_checker" in LMS else [],
     output:
         "<results>/summary.md",
     log:
