@@ -17,6 +17,7 @@ Every form factors once and serves the forward pass and both gradients: Theorem 
 (:math:`\nabla_D`) and Theorem 2 (:math:`\nabla_\lambda`) of Tan, Zhang and Fu (ICLR 2024).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -236,20 +237,24 @@ class _ParameterShift(torch.autograd.Function):
             solver = _Primal(pieces, differences, value, precision)
         else:
             raise ValueError(f"unknown form {form!r}; choose auto, primal, dual or streamed")
-        ctx.solver, ctx.dtypes = solver, (differences.dtype, lam.dtype)
-        ctx.precision = precision
+        ctx.solver, ctx.precision = solver, precision
+        ctx.differences_dtype, ctx.lam = differences.dtype, lam
         return solver.shift().to(differences.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
         grad_differences, grad_lam = ctx.solver.gradients(grad_shift.to(ctx.precision))
-        dtype_differences, dtype_lam = ctx.dtypes
-        return grad_differences.to(dtype_differences), grad_lam.to(dtype_lam), None, None, None
+        grad_lam = grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape)
+        return grad_differences.to(ctx.differences_dtype), grad_lam, None, None, None
 
 
 def _cholesky(gram: Tensor, lam: float) -> Tensor:
     """Factor gram + λI, or say why that is impossible."""
+    if not (math.isfinite(lam) and lam > 0):
+        raise NormalEquationError(f"λ must be positive and finite, got {lam}")
+    if not gram.isfinite().all():
+        raise NormalEquationError(f"the keys are too large: their products overflow {gram.dtype}")
     system = gram.clone()
     system.diagonal().add_(lam)
     factor, info = torch.linalg.cholesky_ex(system)
@@ -281,12 +286,11 @@ def _check(chunks: tuple[Tensor, ...], differences: Tensor, lam: Tensor) -> None
             "each for every cached token"
         )
     if any(u.dtype != differences.dtype for u in chunks):
-        raise ValueError(f"keys are {chunks[0].dtype} and differences {differences.dtype}")
+        found = next(u.dtype for u in chunks if u.dtype != differences.dtype)
+        raise ValueError(f"keys are {found} and differences {differences.dtype}")
     if any(u.requires_grad for u in chunks):
         raise ValueError("keys are constants of the normal equation: detach them")
     if lam.numel() != 1:
         raise ValueError(f"λ must be a scalar, got shape {tuple(lam.shape)}")
-    if not (torch.isfinite(lam).item() and lam.item() > 0):
-        raise NormalEquationError(f"λ must be positive and finite, got {lam.item()}")
     if not all(torch.isfinite(x).all().item() for x in (*chunks, differences)):
         raise NormalEquationError("keys and differences must be finite: look for NaN upstream")
