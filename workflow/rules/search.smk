@@ -43,7 +43,7 @@ use rule evaluate as search_evaluate with:
         trained=lambda wildcards: (
             []
             if wildcards.editor == "ft"
-            else "<results>/search/{lm}/{editor}_{trial}.safetensors"
+            else ["<results>/search/{lm}/{editor}_{trial}.safetensors"]
         ),
     output:
         "<results>/search/{lm}/{editor}_{trial}.parquet",
