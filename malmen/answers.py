@@ -25,10 +25,10 @@ def before_and_after(
 
     Returns:
         For each shown fact an edit, a paraphrase and an unrelated prompt, each with its target and
-        the answers before and after.
+        the answers before and after; the subject is empty where the row names none.
     """
     prompts: list[dict[str, Any]] = [
-        {"fact": i, "subject": row.subject, "kind": kind, "prompt": prompt, "target": target}
+        {"fact": i, "subject": row.subject or "", "kind": kind, "prompt": prompt, "target": target}
         for i, row in enumerate(rows[:show])
         for kind, prompt, target in (
             ("edit", row.src, row.ans),

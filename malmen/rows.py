@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Literal
 
 import torch
-from tqdm.auto import tqdm
 
 from malmen import geonames
 from malmen.errors import InputError
@@ -14,6 +13,7 @@ from malmen.evaluation import predict
 from malmen.facts import FeverRow, ZsreRow
 from malmen.geonames import Fact
 from malmen.language_model import LanguageModel
+from malmen.progress import Progress
 
 __all__ = ["SPLITS", "known_prompts", "make_rows"]
 
@@ -79,9 +79,9 @@ def known_prompts(
         lm: the language model, unedited.
         pairs: the most likely known first.
         enough: stop when as many are found.
-        name: of the split, for the progress bar.
+        name: of the split, to show.
         fact_batch: pairs at a time.
-        progress: show a progress bar.
+        progress: show progress.
 
     Returns:
         Known pairs, at most about ``enough``.
@@ -91,8 +91,8 @@ def known_prompts(
     """
     known: list[tuple[str, str]] = []
     probed = 0
-    with tqdm(total=enough, unit=" known", disable=not progress) as bar:
-        bar.set_description(f"what {lm.entry.title} knows, {name}")
+    stage = f"what {lm.entry.title} knows, {name}"
+    with Progress(stage, total=enough, unit="known prompts", show=progress) as bar:
         remaining = iter(pairs)
         while chunk := list(islice(remaining, 4 * fact_batch)):
             examples = [lm.encode(*pair) for pair in chunk]
@@ -100,7 +100,7 @@ def known_prompts(
             found = [pair for pair, is_known in zip(chunk, right.tolist(), strict=True) if is_known]
             known += found
             probed += len(chunk)
-            bar.update(len(found))
+            bar.update(len(found), probed=probed)
             if len(known) >= enough:
                 break
     if not known:

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from malmen.capture import capture
 from malmen.editor import HyperNetworkEditor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.evaluation import edit_and_score
-from malmen.files import atomic
+from malmen.files import atomic, read_safetensors
 from malmen.language_model import LanguageModel
 from malmen.meta_gradient import MetaLoss, meta_gradient
+from malmen.normal_equation import NormalEquationError
+from malmen.progress import Progress
 from malmen.settings import TrainingSettings
 
 __all__ = ["MetaTraining", "NonFiniteError"]
@@ -86,16 +86,19 @@ class MetaTraining:
                 stays.
         """
         self._resume()
-        with tqdm(
-            total=self.steps, initial=len(self.log), unit="step", disable=not progress
-        ) as bar:
-            bar.set_description(f"{type(self.editor).__name__}, {self.edits} edits")
-            for step in range(len(self.log), self.steps):
-                self.log.append(self._step(step))
+        name = f"{type(self.editor).__name__} on {self.lm.entry.title}, {self.edits} edits"
+        done = len(self.log)
+        with Progress(name, total=self.steps, unit="steps", done=done, show=progress) as bar:
+            for step in range(done, self.steps):
+                try:
+                    self.log.append(self._step(step))
+                except NormalEquationError as error:
+                    raise NonFiniteError(
+                        f"step {step + 1} with {self.edits} edits: {error}; {self._remedy()}"
+                    ) from error
                 if (step + 1) % self.settings.checkpoint_every == 0:
                     self._save()
-                bar.set_postfix(_headline(self.log), refresh=False)
-                bar.update()
+                bar.update(1, **_headline(self.log))
         return self.log
 
     def forget(self) -> None:
@@ -135,17 +138,23 @@ class MetaTraining:
 
     def _clip(self, step: int, loss: MetaLoss) -> float:
         """Clip the meta-gradient; refuse to take a step that would ruin every parameter."""
-        named = [(n, p.grad) for n, p in self.editor.named_parameters() if p.grad is not None]
+        bad = [  # looked up first: clipping by a norm that is NaN makes every gradient NaN
+            name
+            for name, parameter in self.editor.named_parameters()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
         norm = torch.nn.utils.clip_grad_norm_(self.editor.parameters(), self.settings.clip)
         if not torch.isfinite(torch.tensor(loss.total)) or not torch.isfinite(norm):
-            bad = [name for name, gradient in named if not gradient.isfinite().all()]
+            culprits = ", ".join(bad[:3]) or "the gradient's norm"
             raise NonFiniteError(
                 f"step {step + 1} with {self.edits} edits: L_gen = {loss.generalisation:.4g}, "
-                f"L_loc = {loss.locality:.4g}, not finite: {', '.join(bad[:3]) or 'the loss'}; η = "
-                f"{self.editor.learning_rates.max().item():.3g} at most. Lower learning_rate or "
-                "meta_learning_rate"
+                f"L_loc = {loss.locality:.4g}, not finite: {culprits}; {self._remedy()}"
             )
         return norm.item()
+
+    def _remedy(self) -> str:
+        largest = self.editor.learning_rates.max().item()
+        return f"η = {largest:.3g} at most. Lower learning_rate or meta_learning_rate"
 
     def _validate(self) -> dict[str, float]:
         if not self.validation:
@@ -168,9 +177,8 @@ class MetaTraining:
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        with safe_open(self.checkpoint, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            self.log = json.loads(file.metadata()["log"])
+        tensors, metadata = read_safetensors(self.checkpoint)
+        self.log = json.loads(metadata["log"])
         moments: dict[int, dict[str, Tensor]] = {}
         editor: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
@@ -185,11 +193,11 @@ class MetaTraining:
         self.optimizer.load_state_dict({**state, "state": moments})
 
 
-def _headline(log: list[dict[str, Any]]) -> dict[str, str]:
-    """Return what the progress bar shows: the last losses and the last validation scores."""
-    shown = {"gen": log[-1]["generalisation_loss"], "loc": log[-1]["locality_loss"]}
+def _headline(log: list[dict[str, Any]]) -> dict[str, float]:
+    """Return what is shown beside the progress: the last losses and validation scores."""
+    shown = {"L_gen": log[-1]["generalisation_loss"], "L_loc": log[-1]["locality_loss"]}
     for entry in reversed(log):
         if "validation_es" in entry:
-            shown |= {m: entry[f"validation_{m}"] for m in ("es", "gs", "ls")}
+            shown |= {m.upper(): entry[f"validation_{m}"] for m in ("es", "gs", "ls")}
             break
-    return {name: f"{value:.3f}" for name, value in shown.items()}
+    return shown
