@@ -1,15 +1,12 @@
 """The editors that are meta-trained, by name, and the files they are kept in."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-
-from safetensors.torch import save_file
 
 from baselines.mend import MEND
 from malmen.editor import HyperNetworkEditor
 from malmen.errors import InputError
-from malmen.files import atomic, read_safetensors
+from malmen.files import read_safetensors, write_safetensors
 from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.settings import HyperSettings
@@ -27,10 +24,9 @@ def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
         "format": FORMAT,
         "editor": next(name for name, kind in EDITORS.items() if type(editor) is kind),
         "lm": lm,
-        "settings": json.dumps(asdict(editor.settings)),
+        "settings": asdict(editor.settings),
     }
-    with atomic(path) as temporary:
-        save_file(editor.state_dict(), temporary, metadata=metadata)
+    write_safetensors(path, editor.state_dict(), metadata)
 
 
 def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
@@ -45,7 +41,7 @@ def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
             f"{path}: not an editor for {lm.entry.name} (it says {metadata}); "
             "make one with `malmen train`"
         )
-    settings = HyperSettings(**json.loads(metadata["settings"]))
+    settings = HyperSettings(**metadata["settings"])
     editor = EDITORS[metadata["editor"]](lm.shapes, settings)
     editor.load_state_dict(state)
     return editor.to(lm.device).requires_grad_(False)

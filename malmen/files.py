@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from malmen.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic", "digest", "read_safetensors"]
+__all__ = ["atomic", "digest", "read_safetensors", "write_safetensors"]
+
+_METADATA = "malmen"
 
 
 @contextmanager
@@ -54,18 +56,27 @@ def digest(*content: Any) -> str:
     return state.hexdigest()[:16]
 
 
-def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """Return the tensors of a safetensors file and its metadata.
+def write_safetensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Any) -> None:
+    """Write tensors and JSON-like metadata, whole or not at all; equal content, equal bytes."""
+    from safetensors.torch import save_file
+
+    # One entry: safetensors would write several in random order.
+    with atomic(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={_METADATA: json.dumps(metadata)})
+
+
+def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], Any]":
+    """Return the tensors of a safetensors file, and its metadata if we wrote it.
 
     Raises:
         InputError: The file is missing, or is no safetensors file.
     """
-    from safetensors import SafetensorError, safe_open  # heavy, and not for readers of digests
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            return tensors, json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except SafetensorError as error:

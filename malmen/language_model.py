@@ -105,7 +105,7 @@ class LanguageModel:
         positions, and the model's own forward does the rest.
 
         Returns:
-            (answers, vocabulary), or (claims, 1) of a fact checker.
+            (answers, vocabulary), or (claims, 1) of a fact checker, in at least single precision.
         """
         self._answers = (batch.rows, batch.columns)
         try:
@@ -115,7 +115,8 @@ class LanguageModel:
         finally:
             self._answers = None
         logits: Tensor = output.logits
-        return logits
+        # In bf16 a small divergence between two sets of logits would be mostly rounding.
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def edited_weights(self, shifts: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Return W + S of every edited layer, in at least single precision.

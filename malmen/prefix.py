@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from malmen.batches import Batch, Example
 from malmen.errors import InputError
-from malmen.files import atomic, read_safetensors
+from malmen.files import read_safetensors, write_safetensors
 from malmen.language_model import LanguageModel
 from malmen.progress import Progress
 
@@ -80,9 +79,8 @@ class PrefixStore:
             "ids": torch.cat(ids),
             "lengths": torch.tensor([len(i) for i in ids], dtype=torch.int32),
         }
-        metadata = {"format": FORMAT, "model": model, "in_tuple": str(self.in_tuple)}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        metadata = {"format": FORMAT, "model": model, "in_tuple": self.in_tuple}
+        write_safetensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: Path, *, model: str) -> "PrefixStore":
@@ -99,7 +97,7 @@ class PrefixStore:
             )
         pieces = tensors["ids"].split(tensors["lengths"].tolist())
         sequences = [tuple(piece.tolist()) for piece in pieces]
-        return cls(sequences, tensors["states"], in_tuple=metadata["in_tuple"] == "True")
+        return cls(sequences, tensors["states"], in_tuple=metadata["in_tuple"])
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from malmen import results
+from malmen.errors import InputError
 
 __all__ = ["trials"]
 
@@ -26,7 +27,12 @@ def trials(evaluations: Sequence[Path]) -> pd.DataFrame:
     Returns:
         One row a trial: its settings, number of facts, ES, GS, LS, score and seconds (of
         training, or else of evaluation).
+
+    Raises:
+        InputError: there is no trial, or a file is not one of per-fact results.
     """
+    if not evaluations:
+        raise InputError("no evaluations given (--evaluations FILE.parquet ...)")
     rows = []
     for path in evaluations:
         frame, evaluation = results.read(path)

@@ -1,6 +1,5 @@
 """Meta-training of an editor: the loop round the meta-gradient, checkpoints and resumption."""
 
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from malmen.capture import capture
@@ -16,7 +14,7 @@ from malmen.editor import HyperNetworkEditor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.evaluation import edit_and_score
-from malmen.files import atomic, read_safetensors
+from malmen.files import read_safetensors, write_safetensors
 from malmen.language_model import LanguageModel
 from malmen.meta_gradient import MetaLoss, meta_gradient
 from malmen.normal_equation import NormalEquationError
@@ -171,14 +169,12 @@ class MetaTraining:
         }
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-        with atomic(self.checkpoint) as temporary:
-            save_file(tensors, temporary, metadata={"log": json.dumps(self.log)})
+        write_safetensors(self.checkpoint, tensors, self.log)
 
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        tensors, metadata = read_safetensors(self.checkpoint)
-        self.log = json.loads(metadata["log"])
+        tensors, self.log = read_safetensors(self.checkpoint)
         moments: dict[int, dict[str, Tensor]] = {}
         editor: dict[str, Tensor] = {}
         for name, tensor in tensors.items():

@@ -39,7 +39,7 @@ rule fact_checker:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: config["threads"]
+    threads: 2 * config["threads"]  # the first figure waits for it
     resources:
         mem_mb=3000,
         runtime=60,

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_models import bits, random_facts, tiny_lm
+
+from malmen.capture import capture
+from malmen.editor import HyperNetworkEditor
+from malmen.editors import EDITORS, load_editor, save_editor
+from malmen.errors import InputError
+from malmen.language_model import LanguageModel
+from malmen.settings import HyperSettings
+
+editors = pytest.mark.parametrize("name", EDITORS)
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    return tiny_lm("gpt2", dtype=torch.float32)
+
+
+def trained_editor(name: str, lm: LanguageModel) -> HyperNetworkEditor:
+    """Return an editor with nothing left at its initial value."""
+    settings = HyperSettings(rank=3, n_blocks=1, learning_rate=0.02, token_batch=9, fact_batch=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        editor = EDITORS[name](lm.shapes, settings)
+        with torch.no_grad():
+            for parameter in editor.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    edits = [fact.edit for fact in random_facts("gpt2", 5)]
+    editor.observe(capture(lm, lm.batches(edits, size=5)))
+    return editor
+
+
+@editors
+def test_an_editor_survives_its_file(tmp_path: Path, name: str, lm: LanguageModel) -> None:
+    editor = trained_editor(name, lm)
+    path = tmp_path / "new" / "editor.safetensors"
+    save_editor(path, editor, lm=lm.entry.name)
+    read = load_editor(path, lm)
+    assert type(read) is EDITORS[name]
+    assert read.settings == editor.settings
+    assert bits(read) == bits(editor)
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    edits = [fact.edit for fact in random_facts("gpt2", 3, seed=1)]
+    for layer, shift in editor.edit(lm, edits).items():
+        assert torch.equal(read.edit(lm, edits)[layer], shift)
+
+
+@editors
+def test_an_editor_of_another_model_is_refused(
+    tmp_path: Path, name: str, lm: LanguageModel
+) -> None:
+    path = tmp_path / "editor.safetensors"
+    save_editor(path, trained_editor(name, lm), lm="smollm2")
+    with pytest.raises(
+        InputError, match=r"not an editor for tiny_gpt2 .*'lm': 'smollm2'.*`malmen train`"
+    ):
+        load_editor(path, lm)
+
+
+def test_a_missing_file_is_named(tmp_path: Path, lm: LanguageModel) -> None:
+    with pytest.raises(InputError, match=r"editor\.safetensors: no such file"):
+        load_editor(tmp_path / "editor.safetensors", lm)
+
+
+def test_a_file_that_is_no_editor_is_refused(tmp_path: Path, lm: LanguageModel) -> None:
+    path = tmp_path / "editor.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match=r"not an editor for tiny_gpt2 \(it says \{\}\)"):
+        load_editor(path, lm)
+    path.write_text("these are no tensors", encoding="utf-8")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        load_editor(path, lm)
+
+
+def test_half_an_editor_is_refused(tmp_path: Path, lm: LanguageModel) -> None:
+    path = tmp_path / "editor.safetensors"
+    save_editor(path, trained_editor("malmen", lm), lm=lm.entry.name)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a safetensors file, or a damaged one"):
+        load_editor(path, lm)

@@ -1,0 +1,270 @@
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import (
+    KINDS,
+    bits,
+    examples_of,
+    plain_logits,
+    random_facts,
+    random_shifts,
+    tiny_lm,
+)
+from torch import Tensor
+
+from baselines.fine_tuning import FineTuning
+from malmen.batches import Example
+from malmen.editor import Editor, Shifts
+from malmen.editors import EDITORS
+from malmen.encoding import EncodedFact
+from malmen.errors import InputError
+from malmen.evaluation import check_pool, edit_and_score, evaluate, score_facts
+from malmen.language_model import LanguageModel
+from malmen.prefix import record_prefix, replay
+from malmen.results import METRICS, PRE_EDIT_METRICS
+from malmen.settings import FineTuningSettings, HyperSettings
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+BOUNDARIES = {"es": "edit", "gs": "equivalent", "ls": "unrelated"}
+
+
+class Fixed:
+    """An editor whose shifts depend on how many edits there are, and on which comes first."""
+
+    def __init__(self) -> None:
+        self.edits: list[tuple[Example, ...]] = []
+
+    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
+        self.edits.append(tuple(edits))
+        return random_shifts(lm, scale=0.5, seed=len(edits) + edits[0].ids[0])
+
+
+def learnable_facts(lm: LanguageModel, n: int) -> list[EncodedFact]:
+    """Return facts of which the unedited model has some answers right."""
+
+    def fact(index: int, example: Example) -> Example:
+        predicted = plain_answers(lm, example)
+        right = [(index // 3 + index + place) % 3 > 0 for place in range(len(predicted))]
+        return Example(
+            example.ids,
+            example.positions,
+            tuple(p if r else t for p, r, t in zip(predicted, right, example.targets, strict=True)),
+        )
+
+    examples = [
+        fact(i, example)
+        for i, example in enumerate(examples_of(random_facts(lm.entry.name[5:], n)))
+    ]
+    return [EncodedFact(*examples[3 * i : 3 * i + 3]) for i in range(n)]
+
+
+def plain_answers(
+    lm: LanguageModel, example: Example, shifts: Mapping[str, Tensor] | None = None
+) -> list[int]:
+    with torch.no_grad():
+        logits = plain_logits(lm, example, shifts)
+    if lm.entry.rows == "fever":
+        return [int(logits.item() > 0)]
+    return [max(range(len(row)), key=row.__getitem__) for row in logits.tolist()]
+
+
+def plain_frame(
+    editor: Editor, lm: LanguageModel, facts: list[EncodedFact], counts: list[int], sets: int
+) -> pd.DataFrame:
+    """Score as the definitions say: one example at a time, one answer at a time."""
+    rows = []
+    for count in counts:
+        for edit_set in range(sets):
+            chosen = list(range(edit_set * count, (edit_set + 1) * count))
+            shifts = editor.edit(lm, [facts[i].edit for i in chosen])
+            for index in chosen:
+                row: dict[str, object] = {"edits": count, "edit_set": edit_set, "fact": index}
+                for metric, name in BOUNDARIES.items():
+                    example: Example = getattr(facts[index], name)
+                    for prefix, used in (("", shifts), ("pre_", None)):
+                        answers = plain_answers(lm, example, used)
+                        right = [a == t for a, t in zip(answers, example.targets, strict=True)]
+                        row[f"{prefix}{metric}"] = sum(right) / len(right)
+                        row[f"{prefix}{metric}_exact"] = all(right)
+                after = plain_answers(lm, facts[index].unrelated, shifts)
+                before = plain_answers(lm, facts[index].unrelated)
+                agree = [a == b for a, b in zip(after, before, strict=True)]
+                row["ls_consistency"] = sum(agree) / len(agree)
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def assert_same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(
+        found[sorted(found)], wanted[sorted(wanted)], check_exact=False, rtol=1e-12, atol=0
+    )
+
+
+def run(
+    lm: LanguageModel, facts: list[EncodedFact], counts: list[int], sets: int, *, size: int = 4
+) -> pd.DataFrame:
+    editors = dict.fromkeys(counts, Fixed())
+    return evaluate(editors, lm, facts, counts=counts, sets=sets, size=size, progress=False)
+
+
+@kinds
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_scores_are_those_of_the_definitions_at_any_batch_size(kind: str, size: int) -> None:
+    lm = tiny_lm(kind)
+    facts = learnable_facts(lm, 13)
+    found = run(lm, facts, [1, 3, 6], 2, size=size)
+    wanted = plain_frame(Fixed(), lm, facts, [1, 3, 6], 2)
+    assert_same(found, wanted)
+    # The facts make every kind of score occur.
+    for column in ("es", "gs", "ls", "pre_es", "pre_gs", "pre_ls", "ls_consistency"):
+        assert found[column].nunique() > 1, column
+    if kind != "bert":
+        assert ((found["pre_es"] > 0) & (found["pre_es"] < 1)).any()
+
+
+@kinds
+def test_columns_are_those_of_the_results(kind: str) -> None:
+    lm = tiny_lm(kind)
+    frame = run(lm, random_facts(kind, 4), [2], 2)
+    assert set(frame) == {"edits", "edit_set", "fact", *METRICS, *PRE_EDIT_METRICS}
+    for column in (*METRICS, *PRE_EDIT_METRICS):
+        wanted = bool if column.endswith("exact") else float
+        assert frame[column].dtype == wanted, column
+
+
+LLAMA, LLAMA_FACTS = tiny_lm("llama"), random_facts("llama", 15)
+
+
+@settings(max_examples=settings.default.max_examples // 3)
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True), sets=st.integers(1, 3)
+)
+def test_edit_sets_of_a_count_are_disjoint_and_edited_at_once(counts: list[int], sets: int) -> None:
+    lm, facts = LLAMA, LLAMA_FACTS
+    editors = {count: Fixed() for count in counts}
+    frame = evaluate(editors, lm, facts, counts=counts, sets=sets, size=99, progress=False)
+    assert len(frame) == sets * sum(counts)
+    for count in counts:
+        rows = frame[frame["edits"] == count]
+        assert sorted(rows["fact"]) == list(range(count * sets))  # each once
+        assert rows.groupby("edit_set").size().tolist() == [count] * sets
+        edited = editors[count].edits  # each count has its own editor
+        assert edited == [
+            tuple(facts[i].edit for i in group["fact"]) for _, group in rows.groupby("edit_set")
+        ]
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_model_is_whole_afterwards(kind: str, dtype: torch.dtype) -> None:
+    lm = tiny_lm(kind, dtype=dtype)
+    facts = random_facts(kind, 6)
+    before = bits(lm.model)
+    parameters = list(lm.model.parameters())
+    once = run(lm, facts, [1, 3], 2)
+    assert bits(lm.model) == before
+    assert all(a is b for a, b in zip(lm.model.parameters(), parameters, strict=True))
+    assert_same(run(lm, facts, [1, 3], 2), once)
+
+
+@kinds
+def test_scores_before_editing_do_not_depend_on_the_edit(kind: str) -> None:
+    lm = tiny_lm(kind)
+    frame = run(lm, learnable_facts(lm, 8), [1, 2, 4], 2)
+    columns = list(PRE_EDIT_METRICS)
+    assert (frame.groupby("fact")[columns].nunique() == 1).all(axis=None)
+
+
+@kinds
+def test_no_shift_scores_as_before_and_agrees_with_itself(kind: str) -> None:
+    class Nothing:
+        def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
+            return lm.zero_shifts()
+
+    lm = tiny_lm(kind)
+    facts = learnable_facts(lm, 6)
+    frame = evaluate({3: Nothing()}, lm, facts, counts=[3], sets=2, size=4, progress=False)
+    for column in PRE_EDIT_METRICS:
+        assert frame[column].tolist() == frame[column.removeprefix("pre_")].tolist()
+    assert (frame["ls_consistency"] == 1).all()
+
+
+@kinds
+@pytest.mark.parametrize("name", [*EDITORS, "ft"])
+def test_every_editor_is_scored_the_same_on_the_frozen_prefix(kind: str, name: str) -> None:
+    full, upper = tiny_lm(kind), tiny_lm(kind)
+    facts = random_facts(kind, 6)
+    replay(upper, record_prefix(full, examples_of(facts), progress=False))
+    if name == "ft":
+        editor: Editor = FineTuning(FineTuningSettings(learning_rate=1e-2), seed=0)
+    else:
+        torch.manual_seed(0)
+        editor = EDITORS[name](full.shapes, HyperSettings(rank=4, learning_rate=1e-2)).double()
+    one, other = (
+        evaluate({3: editor}, lm, facts, counts=[3], sets=2, size=4, progress=False)
+        for lm in (full, upper)
+    )
+    assert_same(one, other)
+
+
+def test_edit_and_score_edits_all_its_facts() -> None:
+    lm = tiny_lm("gpt2")
+    facts = learnable_facts(lm, 5)
+    editor = Fixed()
+    scores = edit_and_score(editor, lm, facts, size=2)
+    assert editor.edits == [tuple(fact.edit for fact in facts)]
+    shifts = Fixed().edit(lm, [fact.edit for fact in facts])
+    predicted = [token for fact in facts for token in plain_answers(lm, fact.equivalent, shifts)]
+    assert scores.equivalent.tokens.tolist() == predicted
+    assert score_facts(lm, facts, size=5).equivalent.tokens.tolist() != predicted
+
+
+# --- the pool ---
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    sets=st.integers(1, 5),
+    pool=st.integers(0, 100),
+)
+def test_a_pool_is_accepted_if_it_holds_every_count(
+    counts: list[int], sets: int, pool: int
+) -> None:
+    largest = max(counts) * sets
+    if largest <= pool:
+        check_pool(counts, sets=sets, pool=pool)
+        return
+    with pytest.raises(InputError, match=rf"need \d+ facts, and the pool has {pool}: lower"):
+        check_pool(counts, sets=sets, pool=pool)
+
+
+@pytest.mark.parametrize("counts", [[0], [4, 0], [-4]])
+def test_counts_that_are_not_positive_are_refused(counts: list[int]) -> None:
+    with pytest.raises(InputError):
+        check_pool(counts, sets=2, pool=100)
+
+
+def test_no_sets_are_refused() -> None:
+    with pytest.raises(InputError):
+        check_pool([4], sets=0, pool=100)
+
+
+def test_evaluation_checks_the_pool_before_it_scores_anything() -> None:
+    lm = tiny_lm("llama")
+    editor = Fixed()
+    with pytest.raises(InputError, match=r"8 edits in 2 disjoint sets need 16 facts, .* has 15"):
+        evaluate(
+            {2: editor, 8: editor},
+            lm,
+            random_facts("llama", 15),
+            counts=[2, 8],
+            sets=2,
+            size=4,
+            progress=False,
+        )
+    assert not editor.edits

@@ -1,0 +1,392 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from tiny_models import bits, random_facts, tiny_lm
+
+from malmen import training
+from malmen.batches import Example
+from malmen.editors import EDITORS
+from malmen.encoding import EncodedFact
+from malmen.errors import InputError
+from malmen.language_model import LanguageModel
+from malmen.settings import HyperSettings, TrainingSettings
+from malmen.training import MetaTraining, NonFiniteError
+
+editors = pytest.mark.parametrize("name", EDITORS)
+
+FACTS, EDITS, STEPS = 14, 4, 6  # three steps an epoch, two facts left over
+
+
+def new_training(
+    checkpoint: Path,
+    *,
+    name: str = "malmen",
+    lm: LanguageModel | None = None,
+    facts: list[EncodedFact] | None = None,
+    validation: int = 5,
+    edits: int = EDITS,
+    steps: int = STEPS,
+    seed: int = 0,
+    initial: int = 0,
+    learning_rate: float = 1e-2,
+    **settings: Any,
+) -> MetaTraining:
+    """Return a run on a tiny Llama in single precision; ``initial`` seeds the editor's weights."""
+    lm = lm or tiny_lm("llama", dtype=torch.float32)
+    hyper = HyperSettings(rank=4, learning_rate=learning_rate, fact_batch=3, token_batch=7)
+    with torch.random.fork_rng():
+        torch.manual_seed(initial)
+        editor = EDITORS[name](lm.shapes, hyper)
+    return MetaTraining(
+        editor,
+        lm,
+        random_facts("llama", FACTS) if facts is None else facts,
+        random_facts("llama", validation, seed=1),
+        edits=edits,
+        steps=steps,
+        settings=TrainingSettings(**{"meta_learning_rate": 1e-3, **settings}),
+        seed=seed,
+        checkpoint=checkpoint,
+    )
+
+
+def state(run: MetaTraining) -> tuple[dict[str, bytes], dict[str, bytes], list[dict[str, float]]]:
+    """Everything that training changes, to be compared bit for bit."""
+    moments = {
+        f"{index}.{name}": tensor.numpy().tobytes()
+        for index, state in run.optimizer.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+    assert len(moments) == 3 * len(list(run.editor.parameters()))
+    log = [{k: v for k, v in entry.items() if k != "seconds"} for entry in run.log]
+    return bits(run.editor), moments, log
+
+
+def steps_in(checkpoint: Path) -> int:
+    with safe_open(checkpoint, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            assert file.get_tensor(name).isfinite().all()
+        return len(json.loads(file.metadata()["log"]))
+
+
+def interrupt_in_step(
+    monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException]
+) -> None:
+    """Let the meta-gradient of a step (the first is 1) raise an error, once."""
+    calls = 0
+    whole = training.meta_gradient
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise error
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(training, "meta_gradient", broken)
+
+
+# --- resumption ---
+
+
+@editors
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize(("every", "kept"), [(1, 3), (2, 2), (4, 0)])
+def test_an_interrupted_run_ends_in_the_same_bits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: type[BaseException],
+    every: int,
+    kept: int,
+) -> None:
+    straight = new_training(tmp_path / "straight.safetensors", name=name)
+    straight.run(progress=False)
+
+    path = tmp_path / "new" / "checkpoint.safetensors"
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, 4, error)
+        with pytest.raises(error):
+            new_training(path, name=name, checkpoint_every=every).run(progress=False)
+    assert path.exists() == bool(kept)
+    if kept:
+        assert steps_in(path) == kept
+
+    # With a checkpoint, initial weights do not matter: all that counts is in the file.
+    resumed = new_training(path, name=name, checkpoint_every=every, initial=99 if kept else 0)
+    resumed.run(progress=False)
+    assert state(resumed) == state(straight)
+    assert [entry["step"] for entry in resumed.log] == list(range(1, STEPS + 1))
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_training import new_training
+
+replace, calls = os.replace, 0
+
+def die(source, target):
+    global calls
+    calls += 1
+    if calls == 4:  # the checkpoint of step 4 is written, and not yet in its place
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = die
+new_training(Path(sys.argv[1])).run(progress=False)
+"""
+
+
+def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path) -> None:
+    straight = new_training(tmp_path / "straight.safetensors")
+    straight.run(progress=False)
+
+    path = tmp_path / "killed" / "checkpoint.safetensors"
+    tests = Path(__file__).parent
+    dying = subprocess.run(
+        [sys.executable, "-c", DYING, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert dying.returncode == -signal.SIGKILL, dying.stderr
+    assert steps_in(path) == 3
+    assert len(list(path.parent.iterdir())) == 2  # kill -9 leaves the temporary file behind
+
+    resumed = new_training(path, initial=99)
+    resumed.run(progress=False)
+    assert state(resumed) == state(straight)
+
+
+def test_a_finished_run_has_nothing_left_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    first = new_training(path)
+    first.run(progress=False)
+    interrupt_in_step(monkeypatch, 1, AssertionError)
+    again = new_training(path, initial=99)
+    again.run(progress=False)
+    assert state(again) == state(first)
+
+
+def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(tmp_path: Path) -> None:
+    def final(number: int, **changes: int) -> dict[str, bytes]:
+        run = new_training(tmp_path / f"{number}.safetensors", **changes)
+        run.run(progress=False)
+        return bits(run.editor)
+
+    first = final(0)
+    assert final(1) == first
+    assert final(2, seed=1) != first  # other facts in a step
+    assert final(3, initial=1) != first  # other initial weights
+
+
+def test_the_language_model_is_left_as_it_was(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors")
+    before = bits(run.lm.model)
+    run.run(progress=False)
+    assert bits(run.lm.model) == before
+    assert all(p.grad is None and not p.requires_grad for p in run.lm.model.parameters())
+
+
+def test_forgetting_removes_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    run = new_training(path, steps=1)
+    run.forget()  # nothing there yet, and no error
+    run.run(progress=False)
+    assert path.exists()
+    run.forget()
+    assert not list(tmp_path.iterdir())
+
+
+# --- the order of facts ---
+
+
+@given(n=st.integers(1, 30), data=st.data(), seed=st.integers(0, 1000))
+def test_facts_of_an_epoch_are_disjoint(n: int, data: st.DataObject, seed: int) -> None:
+    edits = data.draw(st.integers(1, n))
+    facts: Any = list(range(n))  # stand-ins: the order is all that is asked for
+    lm = tiny_lm("llama", dtype=torch.float32)
+    run, same, other = (
+        new_training(Path("never-written"), lm=lm, facts=facts, edits=edits, seed=s)
+        for s in (seed, seed, seed + 1)
+    )
+    steps_per_epoch = n // edits
+    epochs = [
+        [run.step_facts(epoch * steps_per_epoch + i) for i in range(steps_per_epoch)]
+        for epoch in range(3)
+    ]
+    for epoch in epochs:
+        assert all(len(step) == edits for step in epoch)
+        drawn = [fact for step in epoch for fact in step]
+        assert len(set(drawn)) == len(drawn) == steps_per_epoch * edits
+    # Any step, asked for alone and in any order, has its facts.
+    assert [[same.step_facts(e * steps_per_epoch + i) for i in range(steps_per_epoch)]
+            for e in (2, 0, 1)] == [epochs[2], epochs[0], epochs[1]]  # fmt: skip
+    if steps_per_epoch * edits > 8:
+        assert epochs[0] != epochs[1]
+        assert [other.step_facts(i) for i in range(steps_per_epoch)] != epochs[0]
+
+
+@pytest.mark.parametrize("edits", [0, -1, FACTS + 1])
+def test_more_edits_than_facts_are_refused(tmp_path: Path, edits: int) -> None:
+    with pytest.raises(InputError, match=rf"{edits} edits a step, and there are {FACTS}"):
+        new_training(tmp_path / "checkpoint.safetensors", edits=edits)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what is not finite ---
+
+POISON = 299
+
+
+def poisoned(tuple_name: str, *, seed: int = 0) -> tuple[LanguageModel, list[EncodedFact]]:
+    """Return a model that answers NaN to one token, and facts of which one of step 3 has it."""
+    lm = tiny_lm("llama", dtype=torch.float32)
+    with torch.no_grad():
+        lm.model.get_input_embeddings().weight[POISON] = math.nan
+    facts = [
+        EncodedFact(*(_without_poison(e) for e in (fact.edit, fact.equivalent, fact.unrelated)))
+        for fact in random_facts("llama", FACTS)
+    ]
+    positions: Any = list(range(FACTS))
+    order = new_training(Path("never-written"), lm=lm, facts=positions, seed=seed)
+    index: Any = order.step_facts(2)[0]
+    example: Example = getattr(facts[index], tuple_name)
+    worse = Example((POISON, *example.ids[1:]), example.positions, example.targets)
+    facts[index] = EncodedFact(**{**vars(facts[index]), tuple_name: worse})
+    return lm, facts
+
+
+def _without_poison(example: Example) -> Example:
+    return Example(
+        tuple(3 if token == POISON else token for token in example.ids),
+        example.positions,
+        example.targets,
+    )
+
+
+@editors
+@pytest.mark.parametrize("tuple_name", ["edit", "equivalent", "unrelated"])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, name: str, tuple_name: str
+) -> None:
+    lm, facts = poisoned(tuple_name)
+    path = tmp_path / "checkpoint.safetensors"
+    run = new_training(path, name=name, lm=lm, facts=facts, validation=0)
+    with pytest.raises(NonFiniteError, match=rf"step 3 with {EDITS} edits: .*finite"):
+        run.run(progress=False)
+    assert steps_in(path) == 2  # of the step before, and all of it finite
+
+
+@pytest.mark.parametrize("tuple_name", ["equivalent", "unrelated"])
+def test_the_error_says_which_loss_it_was(tmp_path: Path, tuple_name: str) -> None:
+    lm, facts = poisoned(tuple_name)
+    run = new_training(tmp_path / "checkpoint.safetensors", lm=lm, facts=facts, validation=0)
+    with pytest.raises(NonFiniteError) as caught:
+        run.run(progress=False)
+    guilty, innocent = ("L_gen", "L_loc") if tuple_name == "equivalent" else ("L_loc", "L_gen")
+    assert f"{guilty} = nan" in str(caught.value)
+    assert f"{innocent} = nan" not in str(caught.value)
+
+
+@editors
+def test_a_rate_that_explodes_is_named(tmp_path: Path, name: str) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors", name=name, learning_rate=3e38)
+    with pytest.raises(NonFiniteError, match=r"step 1 .*finite.*; η = 3e\+38.*Lower learning_rate"):
+        run.run(progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_gradient_that_is_not_finite_is_named(tmp_path: Path, value: float) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors")
+    run.editor.log_lambdas.register_hook(lambda gradient: gradient * value)
+    before = bits(run.editor.networks[0].blocks)
+    with pytest.raises(NonFiniteError, match=r"not finite: log_lambdas;"):
+        run.run(progress=False)
+    assert bits(run.editor.networks[0].blocks) == before  # no step was taken
+
+
+# --- clipping, the log, learning ---
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e6])
+def test_gradients_are_clipped_to_their_norm(tmp_path: Path, clip: float) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors", steps=1, clip=clip)
+    (entry,) = run.run(progress=False)
+    norm = torch.cat([p.grad.flatten() for p in run.editor.parameters()]).norm().item()
+    assert 1e-3 < entry["gradient_norm"] < 1e6  # the log has the norm before clipping
+    assert norm == pytest.approx(min(clip, entry["gradient_norm"]), rel=1e-4)
+
+
+def test_the_log_has_losses_every_step_and_scores_now_and_then(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors", steps=5, evaluate_every=2)
+    log = run.run(progress=False)
+    losses = {
+        "step", "edits", "generalisation_loss", "locality_loss", "gradient_norm",
+        "learning_rate", "seconds",
+    }  # fmt: skip
+    scores = {"validation_es", "validation_gs", "validation_ls"}
+    for entry in log:
+        evaluated = entry["step"] in (2, 4, 5)  # the last step always is
+        assert set(entry) == losses | (scores if evaluated else set())
+        assert all(math.isfinite(value) for value in entry.values())
+        assert entry["edits"] == EDITS
+        assert all(0 <= entry[name] <= 1 for name in scores if evaluated)
+    assert [entry["step"] for entry in log] == [1, 2, 3, 4, 5]
+
+
+def test_without_validation_facts_there_are_no_scores(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors", steps=2, validation=0)
+    assert not any("validation_es" in entry for entry in run.run(progress=False))
+
+
+def test_validation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
+    def final(number: int, **changes: int) -> dict[str, bytes]:
+        run = new_training(tmp_path / f"{number}.safetensors", steps=4, **changes)
+        run.run(progress=False)
+        return bits(run.editor)
+
+    assert final(0, evaluate_every=1) == final(1, evaluate_every=100) == final(2, validation=0)
+
+
+def test_the_statistics_have_seen_every_step_once(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors")
+    run.run(progress=False)
+    tokens = sum(len(fact.edit.positions) for step in range(STEPS) for fact in run.step_facts(step))
+    (network,) = run.editor.networks
+    assert network.keys.count == network.gradients.count == len(run.lm.layers) * tokens
+
+
+@editors
+def test_training_lowers_the_meta_loss(tmp_path: Path, name: str) -> None:
+    run = new_training(
+        tmp_path / "checkpoint.safetensors",
+        name=name,
+        facts=random_facts("llama", 4),  # one step an epoch: the loss is of the same facts
+        steps=40,
+        validation=0,
+        learning_rate=1e-3,
+        meta_learning_rate=1e-2,
+        checkpoint_every=100,
+    )
+    log = run.run(progress=False)
+    losses = [entry["generalisation_loss"] + entry["locality_loss"] for entry in log]
+    assert sum(losses[-5:]) / 5 < 0.8 * losses[0]
