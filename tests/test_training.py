@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import signal
@@ -11,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
 from tiny_models import bits, random_facts, tiny_lm
 
 from malmen import training
@@ -19,6 +17,7 @@ from malmen.batches import Example
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
+from malmen.files import read_safetensors
 from malmen.language_model import LanguageModel
 from malmen.settings import HyperSettings, TrainingSettings
 from malmen.training import MetaTraining, NonFiniteError
@@ -74,10 +73,9 @@ def state(run: MetaTraining) -> tuple[dict[str, bytes], dict[str, bytes], list[d
 
 
 def steps_in(checkpoint: Path) -> int:
-    with safe_open(checkpoint, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118
-            assert file.get_tensor(name).isfinite().all()
-        return len(json.loads(file.metadata()["log"]))
+    tensors, log = read_safetensors(checkpoint)
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    return len(log)
 
 
 def interrupt_in_step(
