@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+logger = logging.getLogger("malmen")
+
 app = tyro.extras.SubcommandApp()
 
 
@@ -51,7 +53,8 @@ OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)  # other libraries' notes stay out
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app.cli(prog="malmen", description=__doc__.splitlines()[0])
@@ -132,7 +135,7 @@ def fact_checker(
         settings=settings,
         seed=seed,
     )
-    logging.info("accuracy: %s", ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items()))
+    logger.info("accuracy: %s", ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items()))
 
 
 @app.command
