@@ -216,7 +216,7 @@ def _answers(facts: Iterable[Sequence[dict[str, Any]]]) -> Table:
                 entry["kind"],
                 _plain(entry["prompt"]),
                 _plain(entry["target"]),
-                f"{_plain(entry['before'])} -> {_plain(entry['after'])}",
+                " -> ".join(_plain(entry[when]) or "(nothing)" for when in ("before", "after")),
                 end_section=index == len(fact) - 1,
             )
     return table
