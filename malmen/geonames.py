@@ -449,7 +449,9 @@ def fever_rows(
     """
     rng = random.Random(seed)
     facts = _claimable(facts)
-    chosen = _balanced(facts, n, rng)
+    # "Rome is the capital of Italy" is one claim, of whichever of its two subjects it is said, and
+    # must not be edited twice with different labels.
+    chosen = _balanced([fact for fact in facts if fact.relation != "capital_of"], n, rng)
     pairs = _dealt(known_claims, n, rng)
     falsities = false_values(facts)
     rows = []

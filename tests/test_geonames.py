@@ -362,3 +362,9 @@ def test_nothing_known_is_an_error(some):
 def test_no_facts_to_claim_is_an_error():
     with pytest.raises(InputError, match="no facts"):
         geonames.training_claims([], n=1, seed=0)
+
+
+def test_no_claim_is_edited_twice(splits):
+    rows = geonames.fever_rows(splits["evaluation"], [("It is.", "SUPPORTS")], n=6000, seed=0)
+    claims = [claim for row in rows for claim in (row.prompt, *row.equiv_prompt)]
+    assert len(claims) == len(set(claims))
