@@ -91,13 +91,13 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
         (
             "language_models.smollm2.edits",
             [16, 513],
-            "language_models.smollm2.edits: 513 edits in 3 disjoint sets need 1539 rows, "
-            "but rows.evaluation is 1536 (lower the count or the sets, or raise rows.evaluation)",
+            "language_models.smollm2.edits: 513 edits in 2 disjoint sets need 1026 rows, "
+            "but rows.evaluation is 1024 (lower the count or the sets, or raise rows.evaluation)",
         ),
         (
             "language_models.smollm2.training",
             [{"edits": 64, "steps": 1}, {"edits": 2049, "steps": 1}],
-            "language_models.smollm2.training: 2049 edits need 2049 rows, but rows.train is 2048",
+            "language_models.smollm2.training: 2049 edits need 2049 rows, but rows.train is 1536",
         ),
         ("language_models.smollm2.edits", [32, 16], "counts must ascend, but 16 follows 32"),
         ("search.smollm2.sets", 5, "but rows.validation is 256"),
