@@ -40,7 +40,7 @@ rule rows:
     priority: first_figure_first
     conda:
         "../../environment.yml"
-    threads: config["threads"]
+    threads: 2 * config["threads"]  # nothing that takes long may start beside the first figure's
     resources:
         mem_mb=4000,
         runtime=60,
