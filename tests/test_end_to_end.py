@@ -203,7 +203,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(shell: Shell) -> None:
 
 def steps_done(folder: Path) -> int:
     for path in folder.glob(".checkpoints/malmen*.safetensors"):
-        return len(json.loads(read_safetensors(path)[1]["log"]))
+        return len(read_safetensors(path)[1])
     return 0
 
 
