@@ -25,7 +25,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["NormalEquationError", "StreamedNormalEquation", "cheaper_form", "parameter_shift"]
+__all__ = [
+    "NormalEquationError",
+    "StreamedNormalEquation",
+    "cheaper_form",
+    "parameter_shift",
+    "parameter_shift_in_metric",
+]
 
 Form = Literal["auto", "primal", "dual", "streamed"]
 
@@ -86,6 +92,49 @@ def parameter_shift(
         form = cheaper_form(d=d, n=n, value_size=differences.shape[0], precision=precision)
     shift: Tensor = _ParameterShift.apply(differences, lam, chunks, form, precision)
     return shift
+
+
+def parameter_shift_in_metric(
+    keys: Tensor,
+    differences: Tensor,
+    lam: Tensor,
+    factor: Tensor,
+    *,
+    form: Form = "auto",
+    precision: torch.dtype = torch.float64,
+) -> Tensor:
+    r"""Solve the normal equation with :math:`\lambda C` in place of :math:`\lambda I`.
+
+    The shift :math:`S = \arg\min_S \|SU - D\|_F^2 + \lambda \operatorname{tr}(S C S^T)
+    = D U^T (U U^T + \lambda C)^{-1}` weighs what it does to a key by how common the key is, C being
+    the mean of :math:`k k^T` over keys :math:`k` that are to be left alone (MEMIT: Meng et al.,
+    ICLR 2023). With :math:`C = L L^T`, :math:`S L` is the plain shift of the keys
+    :math:`L^{-1} U`, so every form, both gradients and one factorisation of C serve here too.
+
+    Args:
+        keys: U, shape (d, n).
+        differences: D, shape (d', n).
+        lam: λ > 0, a scalar tensor.
+        factor: L, lower triangular, shape (d, d).
+        form: of the plain equation.
+        precision: of everything up to the shift.
+
+    Returns:
+        S, shape (d', d), in the dtype of ``differences``.
+
+    Raises:
+        ValueError: shapes disagree, or keys require a gradient.
+        NormalEquationError: as of :func:`parameter_shift`.
+    """
+    if factor.shape != (keys.shape[0], keys.shape[0]):
+        raise ValueError(f"keys have {keys.shape[0]} features, the factor {tuple(factor.shape)}")
+    lower = factor.to(precision)
+    whitened = torch.linalg.solve_triangular(lower, keys.to(precision), upper=False)
+    shift = parameter_shift(
+        whitened, differences.to(precision), lam, form=form, precision=precision
+    )
+    shift = torch.linalg.solve_triangular(lower, shift, upper=False, left=False)
+    return shift.to(differences.dtype)
 
 
 def cheaper_form(

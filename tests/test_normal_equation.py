@@ -31,6 +31,7 @@ from malmen.normal_equation import (
     StreamedNormalEquation,
     cheaper_form,
     parameter_shift,
+    parameter_shift_in_metric,
 )
 
 pytestmark = pytest.mark.theorem
@@ -271,6 +272,57 @@ def test_one_factorisation_serves_forward_and_backward(form, monkeypatch):
     solved(problem, form=form)
     order = problem.columns if form == "dual" else problem.key_size
     assert factored == [(order, order)]
+
+
+# --- another metric: λC in place of λI ---
+
+
+def lower_triangular(problem, spread):
+    """Return L of a matrix LLᵀ with singular values of L from 1/spread to 1, and L⁻¹'s norm."""
+    generator = torch.Generator().manual_seed(problem.seed)
+    normal = torch.randn(problem.key_size, problem.key_size, generator=generator).double()
+    values = spread ** -torch.linspace(0, 1, problem.key_size, dtype=torch.float64)
+    return torch.linalg.qr((torch.linalg.qr(normal).Q * values).T).R.T
+
+
+@each_form
+@every_shape(spread=10.0)
+@given(problem=problems(), spread=powers(0, 2))
+def test_in_another_metric_it_is_the_dense_solution(form, problem, spread):
+    """S = DUᵀ(UUᵀ + λC)⁻¹; the errors of whitening and of the dense system go with C's spread."""
+    factor = lower_triangular(problem, spread)
+    whitened = torch.linalg.solve_triangular(factor, problem.keys, upper=False)
+    norm = max(torch.linalg.svdvals(whitened).tolist(), default=0.0)
+    condition = (norm**2 + problem.lam) / problem.lam
+    gain = min(norm / problem.lam, 0.5 * problem.lam**-0.5)
+    sizes = 8 * (problem.key_size + problem.columns) * torch.finfo(torch.float64).eps
+    error = sizes * spread**3 * condition * gain * problem.differences.norm().item()
+    system = problem.keys @ problem.keys.T + problem.lam * factor @ factor.T
+    cross = problem.differences @ problem.keys.T
+    expected = torch.linalg.solve(system, cross, left=False)
+    shift = parameter_shift_in_metric(
+        problem.keys, problem.differences, scalar(problem.lam), factor, form=form
+    )
+    assert_near(shift, expected, error)
+
+
+@each_form
+@every_shape()
+@given(problem=problems())
+def test_the_metric_of_the_identity_is_the_plain_one(form, problem):
+    identity = torch.eye(problem.key_size, dtype=torch.float64)
+    answer = differentiated(
+        problem,
+        lambda differences, lam: parameter_shift_in_metric(
+            problem.keys, differences, lam, identity, form=form
+        ),
+    )
+    assert_same_answer(problem, answer, solved(problem, form=form))
+
+
+def test_a_factor_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match=r"keys have 3 features, the factor \(2, 2\)"):
+        parameter_shift_in_metric(U, D, LAM, torch.eye(2))
 
 
 # --- what the shift is ---
