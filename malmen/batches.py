@@ -16,13 +16,16 @@ class Example:
 
     Attributes:
         ids: token ids of the input; a decoder's input ends before the last answer token.
-        positions: where an answer token is predicted (a fact checker: position 0).
+        positions: where an answer token is predicted (a fact checker: position 0; an
+            encoder-decoder: positions of its decoder).
         targets: the answer token expected at each position (a fact checker: 0 or 1).
+        decoder_ids: token ids of the decoder's input, where an encoder reads ``ids``.
     """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     targets: tuple[int, ...]
+    decoder_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Batch:
             is a sum of per-fact means, however facts are batched.
         facts: (answers,) index of the fact among all examples given to :func:`make_batches`.
         examples: the examples, in order of rows.
+        decoder_input_ids: (b, s) of an encoder-decoder, padded on the right.
+        decoder_attention_mask: (b, s) of an encoder-decoder.
     """
 
     input_ids: Tensor
@@ -49,6 +54,8 @@ class Batch:
     weights: Tensor
     facts: Tensor
     examples: tuple[Example, ...]
+    decoder_input_ids: Tensor | None = None
+    decoder_attention_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -80,14 +87,31 @@ def _pad(examples: Sequence[Example], group: list[int], device: torch.device | s
     def flat(values: list[tuple[int, ...]]) -> Tensor:
         return torch.tensor([v for value in values for v in value], device=device)
 
-    ids = [torch.tensor(example.ids) for example in members]
+    input_ids, attention_mask = _padded([example.ids for example in members], device)
+    decoder_input_ids, decoder_attention_mask = None, None
+    if members[0].decoder_ids:
+        decoder_input_ids, decoder_attention_mask = _padded(
+            [example.decoder_ids for example in members], device
+        )
     return Batch(
-        input_ids=pad_sequence(ids, batch_first=True).to(device),
-        attention_mask=pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(device),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
         rows=torch.arange(len(group)).repeat_interleave(counts).to(device),
         columns=flat([example.positions for example in members]),
         targets=flat([example.targets for example in members]),
         weights=(1 / counts.double()).repeat_interleave(counts).to(device),
         facts=torch.tensor(group).repeat_interleave(counts).to(device),
         examples=tuple(members),
+        decoder_input_ids=decoder_input_ids,
+        decoder_attention_mask=decoder_attention_mask,
+    )
+
+
+def _padded(sequences: list[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Return token ids padded on the right, and 1 where a token is."""
+    ids = [torch.tensor(sequence) for sequence in sequences]
+    mask = [torch.ones_like(i) for i in ids]
+    return (
+        pad_sequence(ids, batch_first=True).to(device),
+        pad_sequence(mask, batch_first=True).to(device),
     )

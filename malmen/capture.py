@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +10,16 @@ from torch import Tensor, nn
 from malmen.batches import Batch
 from malmen.language_model import LanguageModel
 
-__all__ = ["Record", "capture"]
+__all__ = ["Cached", "Record", "capture"]
+
+Cached = Literal["ans", "all"]
+"""Cached tokens: where an answer token is predicted, or every token."""
 
 Record = dict[str, tuple[Tensor, Tensor]]
 """Keys (n, d) and value gradients (n, d') of every edited layer, one row a cached token."""
 
 
-def capture(lm: LanguageModel, batches: Iterable[Batch]) -> Record:
+def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "ans") -> Record:
     """Run edit tuples forward and backward; keep keys and value gradients of cached tokens.
 
     The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
@@ -24,6 +28,8 @@ def capture(lm: LanguageModel, batches: Iterable[Batch]) -> Record:
     Args:
         lm: the language model, unedited.
         batches: the edit tuples.
+        cached: which tokens. An encoder-decoder's are always all, on both sides: no position of
+            its encoder predicts an answer.
 
     Returns:
         Keys and value gradients, in at least single precision.
@@ -35,7 +41,7 @@ def capture(lm: LanguageModel, batches: Iterable[Batch]) -> Record:
             loss = (losses * batch.weights.to(losses.dtype)).sum()
             gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
         for name, gradient in zip(lm.layers, gradients, strict=True):
-            at = _cached_tokens(lm, batch)
+            at = _cached_tokens(lm, batch, name, cached)
             dtype = torch.promote_types(gradient.dtype, torch.float32)
             parts[name].append((keys[name][at].to(dtype), gradient[at].to(dtype)))
     return {
@@ -70,7 +76,13 @@ def _perturbed(lm: LanguageModel) -> Iterator[tuple[dict[str, Tensor], dict[str,
             handle.remove()
 
 
-def _cached_tokens(lm: LanguageModel, batch: Batch) -> tuple[Tensor, ...]:
-    if lm.entry.cached == "ans":
+def _cached_tokens(
+    lm: LanguageModel, batch: Batch, layer: str, cached: Cached
+) -> tuple[Tensor, ...]:
+    if batch.decoder_attention_mask is not None:
+        of_decoder = lm.is_in_decoder(layer)
+        mask = batch.decoder_attention_mask if of_decoder else batch.attention_mask
+        return mask.nonzero(as_tuple=True)
+    if cached == "ans":
         return batch.rows, batch.columns
     return batch.attention_mask.nonzero(as_tuple=True)

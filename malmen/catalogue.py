@@ -1,16 +1,20 @@
 """The catalogue of language models, read from ``catalogue.yaml``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import bracex
 import yaml
 
 from malmen.errors import InputError
 
-__all__ = ["Entry", "Package", "catalogue", "lookup"]
+__all__ = ["Entry", "Modules", "Package", "catalogue", "lookup", "paper_models"]
+
+Modules = Literal["edited", "alternative", "memit"]
+"""The choices of modules to edit that the catalogue gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,33 +37,43 @@ class Entry:
     title: str
     package: Package | None = None
     base: str | None = None
+    built: Mapping[str, Any] | None = None
     rows: Literal["zsre", "fever"] = "zsre"
+    figure: str | None = None
+    stands_for: str | None = None
     blocks: str = ""
-    edited: str = ""
-    layers: tuple[int, ...] = ()
-    cached: Literal["ans", "all"] = "ans"
+    frozen: int = 0
+    edited: tuple[str, ...] = ()
+    alternative: tuple[str, ...] = ()
+    memit: tuple[str, ...] = ()
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """Names of the edited modules, lowest block first."""
-        return tuple(f"{self.blocks}.{i}.{self.edited}" for i in sorted(self.layers))
+    def origin(self) -> str | None:
+        """Name of the language model whose weights arrived from outside; None if none did."""
+        return None if self.built else self.base or self.name
 
-    @property
-    def origin(self) -> str:
-        """Name of the language model whose weights arrived from outside."""
-        return self.base or self.name
+    def editing(self, modules: Modules) -> "Entry":
+        """Return the entry with another choice of modules to edit.
 
-    @property
-    def first_edited_block(self) -> int:
-        """Index of the lowest edited block; everything below it is frozen."""
-        return min(self.layers)
+        Raises:
+            InputError: the catalogue names no such modules for it.
+        """
+        chosen: tuple[str, ...] = getattr(self, modules)
+        if not chosen:
+            raise InputError(f"{self.name}: the catalogue names no modules under {modules!r}")
+        return replace(self, edited=chosen)
 
 
 @cache
 def catalogue() -> Mapping[str, Entry]:
     """Return every language model by name."""
-    text = resources.files("malmen").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
+    return _read("catalogue.yaml")
+
+
+@cache
+def paper_models() -> Mapping[str, Entry]:
+    """Return the paper's language models by name: shapes to draw, without weights."""
+    return _read("paper_models.yaml")
 
 
 def lookup(name: str) -> Entry:
@@ -73,7 +87,16 @@ def lookup(name: str) -> Entry:
     return catalogue()[name]
 
 
+def _read(file: str) -> dict[str, Entry]:
+    text = resources.files("malmen").joinpath(file).read_text(encoding="utf-8")
+    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
+
+
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
     package = Package(**fields.pop("package")) if "package" in fields else None
-    layers = tuple(fields.pop("layers", ()))
-    return Entry(name=name, package=package, layers=layers, **fields)
+    modules: dict[str, Any] = {
+        key: tuple(module for pattern in fields.pop(key) for module in bracex.iexpand(pattern))
+        for key in get_args(Modules)
+        if key in fields
+    }
+    return Entry(name=name, package=package, **modules, **fields)

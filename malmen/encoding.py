@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from malmen.batches import Example
-from malmen.facts import FeverRow, ZsreRow
+from malmen.facts import Row, ZsreRow
 from malmen.language_model import LanguageModel
 
 __all__ = ["EncodedFact", "encode_rows"]
@@ -13,16 +13,15 @@ __all__ = ["EncodedFact", "encode_rows"]
 
 @dataclass(frozen=True)
 class EncodedFact:
-    """The three tuples of a fact, tokenised."""
+    """The three tuples of a fact, tokenised, and the row they come from, which MEMIT reads."""
 
     edit: Example
     equivalent: Example
     unrelated: Example
+    row: Row | None = None
 
 
-def encode_rows(
-    lm: LanguageModel, rows: Sequence[ZsreRow | FeverRow], *, seed: int
-) -> list[EncodedFact]:
+def encode_rows(lm: LanguageModel, rows: Sequence[Row], *, seed: int) -> list[EncodedFact]:
     """Tokenise rows; of several paraphrases one is drawn.
 
     Args:
@@ -54,6 +53,7 @@ def encode_rows(
                 lm.encode(edit, answer),
                 lm.encode(draw.choice(paraphrases), answer),
                 lm.encode(*unrelated),
+                row,
             )
         )
     return facts

@@ -14,7 +14,7 @@ from malmen.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic", "digest", "read_safetensors", "write_safetensors"]
+__all__ = ["atomic", "digest", "read_json", "read_safetensors", "write_json", "write_safetensors"]
 
 _METADATA = "malmen"
 
@@ -54,6 +54,26 @@ def digest(*content: Any) -> str:
         else:
             state.update(json.dumps(item, sort_keys=True).encode())
     return state.hexdigest()[:16]
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        InputError: The file is missing, or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people and programs to read, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_safetensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Any) -> None:

@@ -34,11 +34,13 @@ __all__ = [
     "TEMPLATES",
     "Fact",
     "Split",
+    "all_prompts",
     "checker_facts",
     "claims_to_probe",
     "facts",
     "false_values",
     "fever_rows",
+    "pretraining_facts",
     "prompts_to_probe",
     "read_facts",
     "split_subjects",
@@ -386,6 +388,54 @@ def checker_facts(splits: Mapping[Split, Sequence[Fact]]) -> tuple[list[Fact], l
         for fact in splits[name]
     ]
     return train, list(splits["validation"])
+
+
+def pretraining_facts(
+    splits: Mapping[Split, Sequence[Fact]], *, subjects: int
+) -> tuple[list[Fact], list[Fact]]:
+    """Choose the facts that a language model is pre-trained on, and those that stay unseen.
+
+    It learns the most prominent subjects, which are the ones first asked about as unrelated prompts
+    and never edited. What is edited in the end, the facts of ``evaluation``, measures its accuracy
+    on facts that it has not seen.
+
+    Args:
+        splits: What :func:`split_subjects` returned.
+        subjects: How many of the prominent subjects are learned.
+
+    Returns:
+        The facts to train on, the most prominent subjects first, and the held-out facts.
+
+    Raises:
+        InputError: There are fewer prominent subjects.
+    """
+    prominent = _by_prominence(
+        fact for name in SPLITS if name.startswith("unrelated_") for fact in splits[name]
+    )
+    names = list(dict.fromkeys(fact.subject for fact in prominent))
+    if not 0 < subjects <= len(names):
+        raise InputError(
+            f"{subjects} subjects asked of {len(names)} prominent ones (ask for 1 to {len(names)})"
+        )
+    learned = set(names[:subjects])
+    return [fact for fact in prominent if fact.subject in learned], list(splits["evaluation"])
+
+
+def all_prompts(facts: Iterable[Fact]) -> list[tuple[str, str]]:
+    """Return every wording of every fact.
+
+    Args:
+        facts: Facts to ask for.
+
+    Returns:
+        (prompt, answer) pairs: all questions and all statements of one fact after another's.
+    """
+    return [
+        (_fill(wording, fact), fact.answer)
+        for fact in facts
+        for wordings in TEMPLATES[fact.relation]
+        for wording in wordings
+    ]
 
 
 def zsre_rows(

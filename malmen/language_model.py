@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -24,8 +26,6 @@ from malmen.objectives import OBJECTIVES
 __all__ = ["LanguageModel"]
 
 LABELS = {"REFUTES": 0, "SUPPORTS": 1}
-
-_CLASSES = {"zsre": AutoModelForCausalLM, "fever": AutoModelForSequenceClassification}
 
 
 class LanguageModel:
@@ -44,7 +44,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.entry = entry
         self.objective = OBJECTIVES[entry.rows]
-        self.layers = {name: _linear(model, name) for name in entry.modules}
+        self.layers = {name: _linear(model, name) for name in entry.edited}
         self.device = model.device
         head = model.get_output_embeddings()
         if entry.rows == "zsre":
@@ -65,8 +65,12 @@ class LanguageModel:
         if not (folder / "config.json").exists():
             raise InputError(f"{folder}: no language model there (config.json is missing)")
         options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-        model = _CLASSES[entry.rows].from_pretrained(folder, use_safetensors=True, **options)
+        model = _class(folder, entry).from_pretrained(folder, use_safetensors=True, **options)
         return cls(model, AutoTokenizer.from_pretrained(folder), entry)
+
+    def is_in_decoder(self, layer: str) -> bool:
+        """Tell whether a layer of an encoder-decoder sees the decoder's tokens."""
+        return self.model.config.is_encoder_decoder and layer.startswith("decoder.")
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -81,18 +85,22 @@ class LanguageModel:
         """Tokenise a prompt and its answer (a fact checker: a claim and its label).
 
         Raises:
-            InputError: the prompt or the answer tokenises to nothing.
+            InputError: the prompt or the answer tokenises to nothing, or they are too long.
         """
         ids = self.tokenizer(prompt)["input_ids"]
         if self.entry.rows == "fever":
-            return Example(tuple(ids), (0,), (LABELS[answer],))
+            return self._fitting(Example(tuple(ids), (0,), (LABELS[answer],)), prompt)
         targets = self.tokenizer(" " + answer.strip(), add_special_tokens=False)["input_ids"]
         if not ids or not targets or not answer.strip():
             empty = "prompt" if not ids else "answer"
             raise InputError(f"the {empty} of ({prompt!r}, {answer!r}) tokenises to nothing")
+        if self.model.config.is_encoder_decoder:
+            start = self.model.config.decoder_start_token_id
+            positions = tuple(range(len(targets)))
+            return Example(tuple(ids), positions, tuple(targets), (start, *targets[:-1]))
         first = len(ids) - 1
         positions = tuple(range(first, first + len(targets)))
-        return Example(tuple(ids + targets[:-1]), positions, tuple(targets))
+        return self._fitting(Example(tuple(ids + targets[:-1]), positions, tuple(targets)), prompt)
 
     def batches(self, examples: Sequence[Example], *, size: int) -> list[Batch]:
         """Pad examples in batches of at most ``size`` facts."""
@@ -110,7 +118,9 @@ class LanguageModel:
         self._answers = (batch.rows, batch.columns)
         try:
             output = self.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._options()
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                **self._options(batch),
             )
         finally:
             self._answers = None
@@ -177,14 +187,36 @@ class LanguageModel:
                 for kind, original in originals.items():
                     setattr(self.layers[name], kind, original)
 
-    def _options(self) -> dict[str, Any]:
-        return {"use_cache": False} if self.entry.rows == "zsre" else {}
+    def _fitting(self, example: Example, prompt: str) -> Example:
+        """Return an example that has no more tokens than the language model has positions."""
+        positions = self.model.config.max_position_embeddings
+        if len(example.ids) > positions:
+            raise InputError(
+                f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
+                f"reads at most {positions}: leave the row out"
+            )
+        return example
+
+    def _options(self, batch: Batch) -> dict[str, Any]:
+        options: dict[str, Any] = {"use_cache": False} if self.entry.rows == "zsre" else {}
+        if batch.decoder_input_ids is not None:
+            options["decoder_input_ids"] = batch.decoder_input_ids
+            options["decoder_attention_mask"] = batch.decoder_attention_mask
+        return options
 
     def _keep_answers(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         if self._answers is None:  # outside `logits`, such as in generation
             return None
         rows, columns = self._answers
         return (args[0][rows, columns],)
+
+
+def _class(folder: Path, entry: Entry) -> Any:
+    if entry.rows == "fever":
+        return AutoModelForSequenceClassification
+    if AutoConfig.from_pretrained(folder).is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    return AutoModelForCausalLM
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers.models.t5.modeling_t5 import T5Block
 
 from malmen.batches import Batch, Example
 from malmen.errors import InputError
@@ -22,7 +23,7 @@ from malmen.progress import Progress
 
 __all__ = ["PrefixStore", "record_prefix", "replay"]
 
-FORMAT = "malmen-prefix-1"
+FORMAT = "malmen-prefix-2"
 
 
 class PrefixStore:
@@ -31,14 +32,12 @@ class PrefixStore:
     Args:
         sequences: the token sequences.
         states: (tokens, h), the sequences' states one after another.
-        in_tuple: whether a block of this architecture returns its states inside a tuple.
+        arity: length of the tuple that a block of this architecture returns; 0 for states alone.
     """
 
-    def __init__(
-        self, sequences: Sequence[tuple[int, ...]], states: Tensor, *, in_tuple: bool
-    ) -> None:
+    def __init__(self, sequences: Sequence[tuple[int, ...]], states: Tensor, *, arity: int) -> None:
         self.states = states
-        self.in_tuple = in_tuple
+        self.arity = arity
         lengths = torch.tensor([len(ids) for ids in sequences])
         starts = (lengths.cumsum(0) - lengths).tolist()
         self._start = dict(zip(sequences, starts, strict=True))
@@ -52,7 +51,7 @@ class PrefixStore:
         rows: dict[tuple[int, ...], Tensor] = {}
         for store in stores:
             rows |= {ids: store.states[i : i + len(ids)] for ids, i in store._start.items()}
-        return cls(list(rows), torch.cat(list(rows.values())), in_tuple=stores[0].in_tuple)
+        return cls(list(rows), torch.cat(list(rows.values())), arity=stores[0].arity)
 
     def padded(self, sequences: Iterable[tuple[int, ...]]) -> Tensor:
         """Return the states of a batch, (b, t, h), padded with zeros on the right.
@@ -79,7 +78,7 @@ class PrefixStore:
             "ids": torch.cat(ids),
             "lengths": torch.tensor([len(i) for i in ids], dtype=torch.int32),
         }
-        metadata = {"format": FORMAT, "model": model, "in_tuple": self.in_tuple}
+        metadata = {"format": FORMAT, "model": model, "arity": self.arity}
         write_safetensors(path, tensors, metadata)
 
     @classmethod
@@ -97,7 +96,7 @@ class PrefixStore:
             )
         pieces = tensors["ids"].split(tensors["lengths"].tolist())
         sequences = [tuple(piece.tolist()) for piece in pieces]
-        return cls(sequences, tensors["states"], in_tuple=metadata["in_tuple"])
+        return cls(sequences, tensors["states"], arity=metadata["arity"])
 
 
 @torch.no_grad()
@@ -117,16 +116,16 @@ def record_prefix(
     """
     distinct = list({example.ids: example for example in examples}.values())
     rows: dict[tuple[int, ...], Tensor] = {}
-    in_tuple = False
+    arity = 0
     tokens = sum(len(example.ids) for example in distinct)
     stage = f"frozen prefix of {lm.entry.title}"
     with Progress(stage, total=tokens, unit="tokens", show=progress) as bar:
         for batch in lm.batches(distinct, size=fact_batch):
-            states, in_tuple = _run_prefix(lm, batch)
+            states, arity = _run_prefix(lm, batch)
             for example, row in zip(batch.examples, states.cpu(), strict=True):
                 rows[example.ids] = row[: len(example.ids)]
             bar.update(int(batch.attention_mask.sum()))
-    return PrefixStore(list(rows), torch.cat(list(rows.values())), in_tuple=in_tuple)
+    return PrefixStore(list(rows), torch.cat(list(rows.values())), arity=arity)
 
 
 def replay(lm: LanguageModel, store: PrefixStore) -> None:
@@ -134,8 +133,12 @@ def replay(lm: LanguageModel, store: PrefixStore) -> None:
 
     From now on every sequence that ``lm`` runs has to be in the store.
     """
-    blocks, first = _blocks(lm), lm.entry.first_edited_block
-    stored = _Stored(in_tuple=store.in_tuple)
+    blocks, first = _blocks(lm), lm.entry.frozen
+    frozen = tuple(f"{lm.entry.blocks}.{index}." for index in range(first))
+    if below := [layer for layer in lm.layers if layer.startswith(frozen)]:
+        raise InputError(f"{below[0]} lies in a frozen block: edit it without a prefix store")
+    stored = _Stored(arity=store.arity)
+    _hand_on_position_bias(blocks[0], blocks[first])
     for index in range(first):  # the list keeps its length: some models look up blocks by index
         blocks[index] = stored
 
@@ -149,16 +152,25 @@ def replay(lm: LanguageModel, store: PrefixStore) -> None:
     lm.model.register_forward_pre_hook(look_up, with_kwargs=True)
 
 
+def _hand_on_position_bias(lowest: Any, remaining: Any) -> None:
+    """Let the lowest block that remains compute what T5's first block computes for all."""
+    if isinstance(lowest, T5Block):
+        source: Any = lowest.layer[0]
+        source, target = source.SelfAttention, remaining.layer[0].SelfAttention
+        target.relative_attention_bias = source.relative_attention_bias
+        target.has_relative_attention_bias = True
+
+
 class _Stored(nn.Module):
     """Stands in for every frozen block: whatever comes in, the stored states go out."""
 
-    def __init__(self, *, in_tuple: bool) -> None:
+    def __init__(self, *, arity: int) -> None:
         super().__init__()
         self.states: Tensor | None = None
-        self.in_tuple = in_tuple
+        self.arity = arity
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return (self.states,) if self.in_tuple else self.states
+        return (self.states, *[None] * (self.arity - 1)) if self.arity else self.states
 
 
 class _Reached(Exception):
@@ -168,19 +180,19 @@ class _Reached(Exception):
         self.output = output
 
 
-def _run_prefix(lm: LanguageModel, batch: Batch) -> tuple[Tensor, bool]:
-    """Return the last frozen block's states (b, t, h), and whether they came in a tuple."""
+def _run_prefix(lm: LanguageModel, batch: Batch) -> tuple[Tensor, int]:
+    """Return the last frozen block's states (b, t, h), and the length of the tuple they came in."""
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
         raise _Reached(output)
 
-    handle = _blocks(lm)[lm.entry.first_edited_block - 1].register_forward_hook(stop)
+    handle = _blocks(lm)[lm.entry.frozen - 1].register_forward_hook(stop)
     try:
         lm.logits(batch)
     except _Reached as reached:
         if isinstance(reached.output, tuple):
-            return reached.output[0], True
-        return reached.output, False
+            return reached.output[0], len(reached.output)
+        return reached.output, 0
     finally:
         handle.remove()
     raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
@@ -189,6 +201,6 @@ def _run_prefix(lm: LanguageModel, batch: Batch) -> tuple[Tensor, bool]:
 def _blocks(lm: LanguageModel) -> nn.ModuleList:
     blocks = lm.model.get_submodule(lm.entry.blocks)
     assert isinstance(blocks, nn.ModuleList)
-    if lm.entry.first_edited_block == 0:
+    if lm.entry.frozen == 0:
         raise InputError(f"{lm.entry.name}: block 0 is edited, so no block is frozen below it")
     return blocks

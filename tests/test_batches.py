@@ -9,7 +9,7 @@ from malmen.batches import Batch, Example, make_batches
 
 examples_lists = st.builds(
     lambda kind, n, seed: random_examples(kind, n, seed=seed),
-    st.sampled_from(["llama", "bert"]),
+    st.sampled_from(["llama", "bert", "t5"]),
     st.integers(1, 20),
     st.integers(0, 1000),
 )
@@ -30,6 +30,28 @@ def test_every_example_is_in_one_batch_as_it_was(examples: list[Example], size: 
                 batch.input_ids.shape[1] - length
             )
             assert not batch.input_ids[row, length:].any()
+
+
+@given(n=st.integers(1, 20), size=st.integers(1, 25), seed=st.integers(0, 1000))
+def test_decoder_inputs_are_padded_beside_their_encoders(n: int, size: int, seed: int) -> None:
+    for batch in make_batches(random_examples("t5", n, seed=seed), size=size):
+        ids, mask = batch.decoder_input_ids, batch.decoder_attention_mask
+        assert ids is not None
+        assert mask is not None
+        assert ids.shape == mask.shape
+        assert len(ids) == len(batch)
+        for example, row, present in zip(batch.examples, ids, mask, strict=True):
+            length = len(example.decoder_ids)
+            assert tuple(row[:length].tolist()) == example.decoder_ids
+            assert present.tolist() == [1] * length + [0] * (len(row) - length)
+            assert not row[length:].any()
+
+
+@given(kind=st.sampled_from(["llama", "bert"]), seed=st.integers(0, 1000))
+def test_without_a_decoder_there_is_no_decoder_input(kind: str, seed: int) -> None:
+    (batch,) = make_batches(random_examples(kind, 3, seed=seed), size=3)
+    assert batch.decoder_input_ids is None
+    assert batch.decoder_attention_mask is None
 
 
 @given(examples=examples_lists, size=st.integers(1, 25))
@@ -78,7 +100,7 @@ def test_no_examples_make_no_batches() -> None:
 
 
 def test_tensors_are_on_the_device_asked_for() -> None:
-    (batch,) = make_batches(random_examples("llama", 2), size=2, device="meta")
+    (batch,) = make_batches(random_examples("t5", 2), size=2, device="meta")
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 7
+    assert len(tensors) == 9
     assert all(tensor.is_meta for tensor in tensors)

@@ -1,31 +1,22 @@
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import BLOCKS, KINDS, bits, plain_record, random_examples, tiny_lm
+from tiny_models import ARCHITECTURES, bits, plain_cached, random_examples, tiny_lm
 
 from malmen.batches import Example
-from malmen.capture import Record, capture
-from malmen.language_model import LanguageModel
+from malmen.capture import Cached, Record, capture
 
-cases = pytest.mark.parametrize(
-    ("kind", "cached"), [(kind, cached) for kind in KINDS for cached in ("ans", "all")]
-)
+kinds = pytest.mark.parametrize("kind", ARCHITECTURES)
+choices = pytest.mark.parametrize("cached", ["ans", "all"])
 
 
-def expected(lm: LanguageModel, examples: list[Example]) -> Record:
-    """Keys and value gradients of the cached tokens, shortest example first."""
-    ordered = sorted(examples, key=lambda example: len(example.ids))
-    record = {}
-    for name, tokens in plain_record(lm, ordered).items():
-        chosen = [
-            (u[list(e.positions)], g[list(e.positions)]) if lm.entry.cached == "ans" else (u, g)
-            for e, (u, g) in zip(ordered, tokens, strict=True)
-        ]
-        record[name] = torch.cat([u for u, _ in chosen]), torch.cat([g for _, g in chosen])
-    return record
+def by_length(examples: list[Example]) -> list[Example]:
+    """The order in which batches are made."""
+    return sorted(examples, key=lambda example: len(example.ids))
 
 
 def assert_equal(found: Record, wanted: Record, *, tolerance: float = 1e-12) -> None:
@@ -36,22 +27,36 @@ def assert_equal(found: Record, wanted: Record, *, tolerance: float = 1e-12) -> 
             assert (f - w).abs().max() <= tolerance * w.abs().max()
 
 
-@cases
+@kinds
+@choices
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_keys_and_gradients_are_those_of_each_example_alone(
-    kind: str, cached: str, size: int
+    kind: str, cached: Cached, size: int
 ) -> None:
-    lm = tiny_lm(kind, cached=cached)
+    lm = tiny_lm(kind)
     examples = random_examples(kind, 7)
-    assert_equal(capture(lm, lm.batches(examples, size=size)), expected(lm, examples))
+    found = capture(lm, lm.batches(examples, size=size), cached=cached)
+    assert_equal(found, plain_cached(lm, by_length(examples), cached))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_decoder_caches_every_token_on_both_sides() -> None:
+    lm = tiny_lm("t5")
+    examples = random_examples("t5", 5)
+    batches = lm.batches(examples, size=3)
+    record = capture(lm, batches)
+    assert_equal(record, capture(lm, batches, cached="all"), tolerance=0)
+    for name, (keys, _) in record.items():
+        is_decoder = name.startswith("decoder.")
+        tokens = (example.decoder_ids if is_decoder else example.ids for example in examples)
+        assert len(keys) == sum(map(len, tokens))
+
+
+@kinds
 def test_all_tokens_together_give_the_gradient_of_the_weight(kind: str) -> None:
     # ∇_W of a linear layer is Σ_j ∇v_j u_jᵀ over all tokens: no hook is needed to know it.
-    lm = tiny_lm(kind, cached="all")
+    lm = tiny_lm(kind)
     examples = random_examples(kind, 6)
-    record = capture(lm, lm.batches(examples, size=4))
+    record = capture(lm, lm.batches(examples, size=4), cached="all")
     weights = lm.edited_weights(lm.zero_shifts())
     for batch in lm.batches(examples, size=6):
         with lm.swapped(weights):
@@ -62,11 +67,11 @@ def test_all_tokens_together_give_the_gradient_of_the_weight(kind: str) -> None:
         torch.testing.assert_close(gradients.T @ keys, gradient, rtol=1e-11, atol=1e-13)
 
 
-shared_lm = cache(partial(tiny_lm, cached="all"))
+shared_lm = cache(tiny_lm)
 
 
 @given(
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(ARCHITECTURES),
     n=st.integers(2, 8),
     size=st.integers(1, 9),
     seed=st.integers(0, 1000),
@@ -74,36 +79,40 @@ shared_lm = cache(partial(tiny_lm, cached="all"))
 def test_batch_mates_and_batch_size_change_nothing(kind: str, n: int, size: int, seed: int) -> None:
     lm = shared_lm(kind)
     examples = random_examples(kind, n, seed=seed)
-    together = capture(lm, lm.batches(examples, size=size))
-    assert_equal(together, capture(lm, lm.batches(examples, size=n)))
+    together = capture(lm, lm.batches(examples, size=size), cached="all")
+    assert_equal(together, capture(lm, lm.batches(examples, size=n), cached="all"))
     # One fact's tokens do not depend on which other facts there are.
-    alone = capture(lm, lm.batches(examples[:1], size=1))
-    order = sorted(range(n), key=lambda i: len(examples[i].ids))
-    start = sum(len(examples[i].ids) for i in order[: order.index(0)])
-    stop = start + len(examples[0].ids)
-    mine = {name: (u[start:stop], g[start:stop]) for name, (u, g) in together.items()}
+    alone = capture(lm, lm.batches(examples[:1], size=1), cached="all")
+    before = by_length(examples)[: by_length(examples).index(examples[0])]
+    mine = {}
+    for name, (keys, gradients) in together.items():
+        sides = [e.decoder_ids if lm.is_in_decoder(name) else e.ids for e in [*before, examples[0]]]
+        part = slice(sum(map(len, sides[:-1])), sum(map(len, sides)))
+        mine[name] = keys[part], gradients[part]
     assert_equal(mine, alone)
 
 
-@cases
-def test_the_language_model_is_left_as_it_was(kind: str, cached: str) -> None:
-    lm = tiny_lm(kind, cached=cached)
+@kinds
+@choices
+def test_the_language_model_is_left_as_it_was(kind: str, cached: Cached) -> None:
+    lm = tiny_lm(kind)
     before = bits(lm.model)
     hooks = [len(module._forward_hooks) for module in lm.model.modules()]
-    record = capture(lm, lm.batches(random_examples(kind, 3), size=2))
+    record = capture(lm, lm.batches(random_examples(kind, 3), size=2), cached=cached)
     assert bits(lm.model) == before
     assert all(p.grad is None and not p.requires_grad for p in lm.model.parameters())
     assert [len(module._forward_hooks) for module in lm.model.modules()] == hooks
     assert not any(t.requires_grad for pair in record.values() for t in pair)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 def test_hooks_are_removed_when_the_forward_fails(kind: str) -> None:
     lm = tiny_lm(kind)
     hooks = [len(module._forward_hooks) for module in lm.model.modules()]
-    examples = [Example((1_000_000, 2), (0,), (1,))]  # no such token
+    (example,) = random_examples(kind, 1)
+    unknown = replace(example, ids=(1_000_000, *example.ids[1:]))  # no such token
     with pytest.raises(IndexError):
-        capture(lm, lm.batches(examples, size=1))
+        capture(lm, lm.batches([unknown], size=1))
     assert [len(module._forward_hooks) for module in lm.model.modules()] == hooks
 
 
@@ -115,11 +124,11 @@ def test_it_works_where_gradients_are_switched_off() -> None:
     assert_equal(without, capture(lm, batches), tolerance=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 def test_a_bfloat16_model_is_recorded_in_single_precision(kind: str) -> None:
     lm = tiny_lm(kind, dtype=torch.bfloat16)
     record = capture(lm, lm.batches(random_examples(kind, 4), size=2))
-    assert len(record) == BLOCKS - 1
+    assert tuple(record) == lm.entry.edited
     for keys, gradients in record.values():
         assert keys.dtype == gradients.dtype == torch.float32
         assert keys.isfinite().all()

@@ -1,13 +1,20 @@
 import dataclasses
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
+from tiny_folders import write_lm
 
-from malmen.catalogue import Entry, catalogue, lookup
+from malmen.catalogue import Entry, Modules, catalogue, lookup
 from malmen.errors import InputError
+from malmen.language_model import LanguageModel
+
+EDITED = [name for name, entry in catalogue().items() if entry.edited]
 
 
 def test_entries_are_found_by_name() -> None:
-    assert {"smollm2", "fact_checker", "minilm"} <= set(catalogue())
+    assert {"smollm2", "fact_checker", "gpt2_desk", "t5_desk", "gptj_desk"} <= set(catalogue())
     for name, entry in catalogue().items():
         assert lookup(name) is entry
         assert entry.name == name
@@ -22,27 +29,68 @@ def test_an_unknown_name_is_answered_with_the_choices() -> None:
 def test_entries_are_complete(entry: Entry) -> None:
     assert entry.title
     assert entry.rows in ("zsre", "fever")
-    assert entry.cached in ("ans", "all")
-    origin = lookup(entry.origin)  # whose weights arrive in a package of pinned content
-    assert origin.base is None
-    assert origin.package is not None
-    assert len(origin.package.sha256) == 64
-    assert origin.package.licence
-    if entry.layers:
-        assert entry.blocks
-        assert entry.edited
-        assert entry.first_edited_block > 0  # so that there is a frozen prefix
+    # Weights come from a package, from another entry that is fine-tuned, or are trained here.
+    assert [bool(entry.package), bool(entry.base), bool(entry.built)].count(True) == 1
+    if entry.origin:
+        origin = lookup(entry.origin)
+        assert origin.package is not None
+        assert len(origin.package.sha256) == 64
+        assert origin.package.licence
+    if entry.edited:
+        assert entry.figure
+        assert entry.frozen > 0  # so that there is a frozen prefix
+        assert entry.editing("alternative").edited == entry.alternative
 
 
-def test_modules_are_listed_lowest_block_first() -> None:
-    entry = Entry(name="x", title="x", blocks="h", edited="mlp.c_proj", layers=(11, 9, 10))
-    assert entry.modules == ("h.9.mlp.c_proj", "h.10.mlp.c_proj", "h.11.mlp.c_proj")
-    assert entry.first_edited_block == 9
+@pytest.mark.parametrize("name", EDITED)
+@pytest.mark.parametrize("modules", get_args(Modules))
+def test_modules_are_linear_layers_of_the_language_model(
+    name: str, modules: Modules, tmp_path: Path
+) -> None:
+    entry = lookup(name)
+    if not getattr(entry, modules):
+        with pytest.raises(InputError, match=rf"{name}: the catalogue names no modules under"):
+            entry.editing(modules)
+        return
+    chosen = entry.editing(modules)
+    lm = LanguageModel.load(write_lm(tmp_path, name), chosen)
+    assert tuple(lm.layers) == chosen.edited
+    if modules != "memit":  # which runs without a frozen prefix
+        assert all(number_of_block(entry, layer) >= entry.frozen for layer in lm.layers)
 
 
-def test_a_fine_tuned_model_has_its_base_as_origin() -> None:
+def number_of_block(entry: Entry, layer: str) -> int:
+    """The block of a layer; those of a decoder are counted like the encoder's."""
+    path = re.sub("^decoder", "encoder", layer)
+    assert path.startswith(f"{entry.blocks}.")
+    return int(path.removeprefix(f"{entry.blocks}.").split(".")[0])
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_the_frozen_prefix_ends_at_the_first_edited_block(name: str) -> None:
+    entry = lookup(name)
+    assert min(number_of_block(entry, layer) for layer in entry.edited) == entry.frozen
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_other_modules_change_nothing_else(name: str) -> None:
+    entry = lookup(name)
+    other = entry.editing("alternative")
+    assert other.edited != entry.edited
+    assert dataclasses.replace(other, edited=entry.edited) == entry
+
+
+@pytest.mark.parametrize("entry", catalogue().values(), ids=lambda entry: entry.name)
+def test_lists_of_modules_have_no_module_twice(entry: Entry) -> None:
+    for modules in (entry.edited, entry.alternative, entry.memit):
+        assert len(set(modules)) == len(modules)
+        assert not any(mark in module for module in modules for mark in "{},")
+
+
+def test_weights_trained_here_come_from_nowhere() -> None:
     assert lookup("fact_checker").origin == "minilm"
     assert lookup("smollm2").origin == "smollm2"
+    assert lookup("gpt2_desk").origin is None
 
 
 def test_entries_cannot_be_changed() -> None:

@@ -30,14 +30,16 @@ CLAIMS = [
 ]
 
 
-def test_questions_become_three_tuples_each() -> None:
-    lm = tiny_lm("llama")
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_questions_become_three_tuples_each(kind: str) -> None:
+    lm = tiny_lm(kind)
     facts = encode_rows(lm, QUESTIONS, seed=0)
     assert len(facts) == len(QUESTIONS)
     for row, fact in zip(QUESTIONS, facts, strict=True):
         assert fact.edit == lm.encode(row.src, row.ans)
         assert fact.equivalent in [lm.encode(wording, row.ans) for wording in row.rephrase]
         assert fact.unrelated == lm.encode(row.loc, row.loc_ans)
+        assert fact.row is row
 
 
 def test_claims_become_three_tuples_each() -> None:
@@ -47,6 +49,7 @@ def test_claims_become_three_tuples_each() -> None:
         assert fact.edit == lm.encode(row.prompt, row.alt)
         assert fact.equivalent in [lm.encode(wording, row.alt) for wording in row.equiv_prompt]
         assert fact.unrelated == lm.encode(row.unrel_prompt, row.unrel_ans)
+        assert fact.row is row
     assert {fact.edit.targets for fact in facts} == {(0,), (1,)}
 
 

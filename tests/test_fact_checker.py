@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +50,7 @@ def test_the_accuracy_is_that_of_the_model_written(
     trained: tuple[Path, dict[str, float]],
 ) -> None:
     out, accuracy = trained
-    entry = replace(lookup("fact_checker"), layers=(1, 2))
-    lm = LanguageModel.load(out, entry)
+    lm = LanguageModel.load(out, lookup("fact_checker"))
     right = predict(lm, [lm.encode(*pair) for pair in HELD_OUT], size=8).accuracy()
     assert right.mean().item() == pytest.approx(accuracy["held_out"])
 

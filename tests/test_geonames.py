@@ -198,6 +198,30 @@ def test_the_fact_checker_does_not_learn_what_it_is_measured_on(splits):
         assert {fact.subject for fact in splits[name]} <= seen
 
 
+@given(n=st.integers(1, 1900))
+def test_a_language_model_learns_the_most_prominent_subjects_only(splits, n):
+    known, held_out = geonames.pretraining_facts(splits, subjects=n)
+    learned = {fact.subject for fact in known}
+    assert len(learned) == n
+    assert held_out == splits["evaluation"]
+    left = []
+    for name, facts in splits.items():
+        if name.startswith("unrelated_"):
+            left += [fact for fact in facts if fact.subject not in learned]
+        else:
+            assert not learned & {fact.subject for fact in facts}
+    prominence = [fact.prominence for fact in known]
+    assert prominence == sorted(prominence, reverse=True)
+    assert not left or prominence[-1] >= max(fact.prominence for fact in left)
+
+
+def test_every_fact_of_a_learned_subject_is_learned(splits):
+    known, _ = geonames.pretraining_facts(splits, subjects=100)
+    learned = {fact.subject for fact in known}
+    prominent = [f for name in splits if name.startswith("unrelated_") for f in splits[name]]
+    assert set(known) == {fact for fact in prominent if fact.subject in learned}
+
+
 # zsRE-shaped rows
 
 
@@ -344,7 +368,21 @@ def test_training_claims_are_half_true_in_every_relation(some, seed, n):
     assert claims == geonames.training_claims(facts, n=n, seed=seed)
 
 
+def test_all_prompts_are_all_wordings(some):
+    prompts = geonames.all_prompts(some)
+    assert len(prompts) == sum(len(sum(TEMPLATES[fact.relation], ())) for fact in some)
+    assert set(geonames.prompts_to_probe(some)) <= set(prompts)
+    for row in geonames.zsre_rows(some, PAIRS, n=50, seed=0):
+        assert {(text, row.ans) for text in (row.src, *row.rephrase)} <= set(prompts)
+
+
 # Bad input
+
+
+@pytest.mark.parametrize("n", [0, 100_000])
+def test_more_subjects_than_there_are_is_an_error(splits, n):
+    with pytest.raises(InputError, match=rf"{n} subjects asked of \d+ prominent ones"):
+        geonames.pretraining_facts(splits, subjects=n)
 
 
 def test_more_rows_than_facts_is_an_error(some):

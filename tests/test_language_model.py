@@ -1,11 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import (
+    ARCHITECTURES,
     HIDDEN,
     INNER,
-    KINDS,
     VOCABULARY,
     answers_in_order,
     bits,
@@ -18,17 +19,18 @@ from tiny_models import (
     tiny_model,
     tiny_tokenizer,
 )
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from malmen.batches import Example
+from malmen.batches import Batch
 from malmen.errors import InputError
 from malmen.language_model import LanguageModel
 
 DTYPES = (torch.float32, torch.bfloat16)
-DECODERS = ("llama", "gpt2")
+DECODERS = ("llama", "gpt2", "gptj")
+GENERATORS = (*DECODERS, "t5")
 
-kinds = pytest.mark.parametrize("kind", KINDS)
+kinds = pytest.mark.parametrize("kind", ARCHITECTURES)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -59,34 +61,49 @@ def test_logits_come_in_at_least_single_precision(kind: str, dtype: torch.dtype)
     assert lm.logits(batch).dtype == (dtype if dtype == torch.float64 else torch.float32)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+def all_logits(lm: LanguageModel, batch: Batch) -> Tensor:
+    """The logits at every position, by the model's own forward."""
+    options = (
+        {} if batch.decoder_input_ids is None else {"decoder_input_ids": batch.decoder_input_ids}
+    )
+    output = lm.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options)
+    logits: Tensor = output.logits
+    return logits
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
 def test_outside_logits_the_model_answers_at_every_position(kind: str) -> None:
     lm = tiny_lm(kind)
     (batch,) = lm.batches(random_examples(kind, 3), size=3)
     lm.logits(batch)
-    output = lm.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    assert output.logits.shape == (*batch.input_ids.shape, VOCABULARY)
+    read = batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids
+    assert all_logits(lm, batch).shape == (*read.shape, VOCABULARY)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", GENERATORS)
 def test_a_failing_forward_does_not_leave_the_head_cut(kind: str) -> None:
     lm = tiny_lm(kind)
-    (batch,) = lm.batches([Example((VOCABULARY + 1, 5), (1,), (3,))], size=1)
+    (example,) = random_examples(kind, 1)
+    (good,) = lm.batches([example], size=1)
+    wanted = all_logits(lm, good)
+    unknown = replace(example, ids=(VOCABULARY + 1, *example.ids[1:]))
+    (bad,) = lm.batches([unknown], size=1)
     with pytest.raises(IndexError):
-        lm.logits(batch)
-    assert lm.model(input_ids=torch.tensor([[5, 6, 7]])).logits.shape == (1, 3, VOCABULARY)
+        lm.logits(bad)
+    assert torch.equal(all_logits(lm, good), wanted)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", GENERATORS)
 def test_the_head_computes_the_answers_only(kind: str) -> None:
     lm = tiny_lm(kind)
-    (batch,) = lm.batches([Example((3, 4, 5, 6, 7), (4,), (8,))] * 3, size=3)
+    examples = random_examples(kind, 3)
+    (batch,) = lm.batches(examples, size=3)
     seen = []
     lm.model.get_output_embeddings().register_forward_hook(
         lambda module, args, output: seen.append(output.shape)
     )
     lm.logits(batch)
-    assert seen == [(3, VOCABULARY)]
+    assert seen == [(sum(len(example.targets) for example in examples), VOCABULARY)]
 
 
 # --- layers and shifts ---
@@ -95,23 +112,36 @@ def test_the_head_computes_the_answers_only(kind: str) -> None:
 @kinds
 def test_shapes_are_in_features_and_out_features(kind: str) -> None:
     lm = tiny_lm(kind)
-    assert lm.shapes == dict.fromkeys(lm.entry.modules, (INNER, HIDDEN))
-    assert list(lm.zero_shifts()) == list(lm.entry.modules)
-    assert all(shift.shape == (HIDDEN, INNER) for shift in lm.zero_shifts().values())
+    assert lm.shapes == {
+        name: (HIDDEN, INNER) if name.endswith("wi_0") else (INNER, HIDDEN)
+        for name in lm.entry.edited
+    }
+    assert list(lm.zero_shifts()) == list(lm.entry.edited)
+    for name, shift in lm.zero_shifts().items():
+        assert shift.shape == lm.shapes[name][::-1]
 
 
 def test_attention_projections_can_be_edited_too() -> None:
-    lm = tiny_lm("llama", edited="self_attn.k_proj")
+    lm = tiny_lm("llama", edited=("model.layers.1.self_attn.k_proj",))
     assert set(lm.shapes.values()) == {(HIDDEN, HIDDEN // 2)}
+
+
+@kinds
+def test_only_an_encoder_decoder_has_layers_in_its_decoder(kind: str) -> None:
+    lm = tiny_lm(kind)
+    inside = {name for name in lm.layers if lm.is_in_decoder(name)}
+    assert inside == {name for name in lm.layers if name.startswith("decoder.")}
+    assert len(inside) == (len(lm.layers) // 2 if kind == "t5" else 0)
 
 
 @kinds
 def test_a_shift_adds_itself_to_what_the_layer_puts_out(kind: str) -> None:
     lm = tiny_lm(kind)
     shifts = random_shifts(lm)
-    keys = torch.randn(5, INNER, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
     weights = lm.edited_weights(shifts)
     for name, layer in lm.layers.items():
+        keys = torch.randn(5, lm.shapes[name][0], dtype=torch.float64, generator=generator)
         before = layer(keys)
         with lm.swapped(weights):
             after = layer(keys)
@@ -197,7 +227,7 @@ def test_base_weights_return_when_swapping_in_fails_half_way(kind: str) -> None:
     lm = tiny_lm(kind)
     before = bits(lm.model)
     weights = lm.edited_weights(random_shifts(lm))
-    weights[lm.entry.modules[1]] = "no weight"  # type: ignore[assignment]
+    weights[lm.entry.edited[1]] = "no weight"  # type: ignore[assignment]
     with pytest.raises(TypeError), lm.swapped(weights):
         pass
     assert bits(lm.model) == before
@@ -285,22 +315,52 @@ def test_an_answer_is_predicted_from_the_token_before(kind: str) -> None:
     assert [whole[i + 1] for i in example.positions] == list(example.targets)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", GENERATORS)
 def test_blanks_round_an_answer_do_not_matter(kind: str) -> None:
     lm = tiny_lm(kind)
     assert lm.encode("Capital of Peru?", "  Lima\n") == lm.encode("Capital of Peru?", "Lima")
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", GENERATORS)
 @pytest.mark.parametrize("answer", ["", " ", "\n\t "])
 def test_an_empty_answer_is_refused(kind: str, answer: str) -> None:
     with pytest.raises(InputError, match=r"the answer of \('Capital of Peru\?', .*nothing"):
         tiny_lm(kind).encode("Capital of Peru?", answer)
 
 
+def test_an_encoder_reads_the_prompt_and_a_decoder_begins_the_answer() -> None:
+    lm = tiny_lm("t5")
+    example = lm.encode("The capital of France is", "Paris, France")
+    assert example.ids == tuple(lm.tokenizer("The capital of France is")["input_ids"])
+    assert example.targets == tuple(lm.tokenizer(" Paris, France")["input_ids"])
+    assert len(example.targets) > 1
+    assert example.decoder_ids == (lm.model.config.decoder_start_token_id, *example.targets[:-1])
+    assert example.positions == tuple(range(len(example.targets)))
+
+
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(InputError, match=r"the prompt of \('', 'Lima'\) tokenises to nothing"):
         tiny_lm("llama").encode("", "Lima")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gptj", "bert"])
+def test_a_prompt_of_more_tokens_than_positions_is_refused(kind: str) -> None:
+    lm = tiny_lm(kind)
+    answer = "SUPPORTS" if kind == "bert" else "Lima"
+    positions = lm.model.config.max_position_embeddings
+    words = 1
+    with pytest.raises(InputError, match=rf"have \d+ tokens, and tiny {kind} reads at most "):  # noqa: PT012
+        while True:
+            example = lm.encode("Peru " * words, answer)
+            words += 1
+    assert positions - 8 <= len(example.ids) <= positions  # the last one fitted, and it runs
+    lm.logits(*lm.batches([example], size=1))
+
+
+def test_relative_positions_have_no_end() -> None:
+    lm = tiny_lm("t5")
+    example = lm.encode("Peru " * 500, "Lima")
+    assert lm.logits(*lm.batches([example], size=1)).isfinite().all()
 
 
 @pytest.mark.parametrize(("label", "target"), [("SUPPORTS", 1), ("REFUTES", 0)])
@@ -320,18 +380,17 @@ def test_a_module_that_does_not_exist_is_named() -> None:
     with pytest.raises(
         InputError, match=r"LlamaForCausalLM has no module model\.layers\.1\.mlp\.x"
     ):
-        tiny_lm("llama", edited="mlp.x")
+        tiny_lm("llama", edited=("model.layers.1.mlp.x",))
     with pytest.raises(InputError, match=r"no module model\.layers\.7\.mlp\.down_proj"):
-        tiny_lm("llama", layers=(7,))
+        tiny_lm("llama", edited_blocks=(7,))
 
 
 @pytest.mark.parametrize(
-    ("kind", "edited", "found"),
-    [("llama", "mlp", "LlamaMLP"), ("llama", "input_layernorm", "LlamaRMSNorm")],
+    ("edited", "found"), [("mlp", "LlamaMLP"), ("input_layernorm", "LlamaRMSNorm")]
 )
-def test_a_module_that_is_not_linear_is_named(kind: str, edited: str, found: str) -> None:
+def test_a_module_that_is_not_linear_is_named(edited: str, found: str) -> None:
     with pytest.raises(InputError, match=rf"{edited} is a {found}; only linear layers"):
-        tiny_lm(kind, edited=edited)
+        tiny_lm("llama", edited=(f"model.layers.1.{edited}",))
 
 
 @kinds
@@ -345,7 +404,12 @@ def test_a_saved_folder_loads(tmp_path: Path, kind: str, dtype: torch.dtype | No
     assert not lm.model.training
     assert bits(lm.model) == bits(model.to(dtype or torch.float32))
     answer = "SUPPORTS" if kind == "bert" else "Lima"
-    assert lm.encode("Capital of Peru", answer) == tiny_lm(kind).encode("Capital of Peru", answer)
+    same = LanguageModel(model, tiny_tokenizer(kind), tiny_entry(kind))
+    example = lm.encode("Capital of Peru", answer)
+    assert example == same.encode("Capital of Peru", answer)
+    if dtype is None:  # what the configuration says of the forward has survived, too
+        one, other = (m.logits(*m.batches([example], size=1)) for m in (lm, same))
+        torch.testing.assert_close(one, other)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

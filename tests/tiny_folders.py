@@ -3,10 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_models import tiny_tokenizer
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
@@ -14,6 +18,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
 )
+
+from malmen.catalogue import lookup
 
 BLOCKS = {"smollm2": 30, "fact_checker": 6, "minilm": 6}  # as many as the real ones have
 
@@ -25,23 +31,48 @@ _SIZES = {
     "pad_token_id": 0,
 }
 
+_DECODER = {
+    "vocab_size": 300,  # many tokens for a prompt, so many positions
+    "n_positions": 1024,
+    "n_embd": 16,
+    "n_inner": 24,
+    "n_head": 2,
+    "initializer_range": 0.2,
+}
+_BUILT = {  # instead of the sizes in the catalogue, by type of model
+    "gpt2": _DECODER,
+    "gptj": {**_DECODER, "rotary_dim": 4},
+    "t5": {"vocab_size": 300, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2},
+}
+
 
 def write_lm(folder: Path, name: str, *, seed: int = 0) -> Path:
     """Write a random language model that has the edited layers of the catalogue's ``name``."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _model(name).save_pretrained(folder)
-    tiny_tokenizer("llama" if name == "smollm2" else "bert").save_pretrained(folder)
+    kind = "bert" if name in ("fact_checker", "minilm") else "llama"
+    tiny_tokenizer(kind).save_pretrained(folder)
     return folder
 
 
 def _model(name: str) -> PreTrainedModel:
+    if built := lookup(name).built:
+        return _built(**{**built, **_BUILT[built["model_type"]]})
     sizes = {**_SIZES, "num_hidden_layers": BLOCKS[name]}
     if name == "smollm2":
         return LlamaForCausalLM(LlamaConfig(num_key_value_heads=1, initializer_range=0.2, **sizes))
     if name == "fact_checker":
         return BertForSequenceClassification(BertConfig(num_labels=1, **sizes))
     return BertModel(BertConfig(**sizes))
+
+
+def _built(**config: Any) -> PreTrainedModel:
+    tokens = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    made = AutoConfig.for_model(**config, **tokens, decoder_start_token_id=0)
+    kind = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
+    model: PreTrainedModel = kind.from_config(made)
+    return model
 
 
 def zsre_line(i: int, **changes: object) -> dict[str, object]:

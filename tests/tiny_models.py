@@ -7,6 +7,7 @@ sequence at a time, unpadded, every position, by autograd alone.
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,23 +19,33 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
+from transformers.models.gptj.modeling_gptj import GPTJAttention
 from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch, Example
+from malmen.capture import Cached
 from malmen.catalogue import Entry
 from malmen.encoding import EncodedFact
 from malmen.language_model import LanguageModel
 
-KINDS = ("llama", "gpt2", "bert")
-"""A decoder of Linear layers without bias, one of Conv1D layers with bias, and a fact checker."""
+KINDS = ("llama", "gpt2", "bert", "t5")
+"""A decoder of Linear layers without bias, one of Conv1D layers with bias, a fact checker, and an
+encoder-decoder that is edited on both sides, in layers of two shapes."""
+
+ARCHITECTURES = (*KINDS, "gptj")
+"""The same and a decoder that differs only in its forward: rotary positions, a parallel block."""
 
 VOCABULARY = 300
-HIDDEN, INNER, BLOCKS = 16, 24, 3  # the edited layers map INNER to HIDDEN: d = 24, d' = 16
+HIDDEN, INNER, BLOCKS = 16, 24, 3  # a feed-forward is INNER wide; T5 has BLOCKS on either side
 
 _TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 _SIZES = {"vocab_size": VOCABULARY, "initializer_range": 0.3}
@@ -62,6 +73,18 @@ _MODELS: dict[str, Any] = {
             **_TOKENS,
         )
     ),
+    "gptj": lambda: GPTJForCausalLM(
+        GPTJConfig(
+            n_embd=HIDDEN,
+            n_inner=INNER,
+            n_layer=BLOCKS,
+            n_head=2,
+            rotary_dim=4,
+            n_positions=64,
+            **_SIZES,
+            **_TOKENS,
+        )
+    ),
     "bert": lambda: BertForSequenceClassification(
         BertConfig(
             hidden_size=HIDDEN,
@@ -74,18 +97,56 @@ _MODELS: dict[str, Any] = {
             **_TOKENS,
         )
     ),
+    "t5": lambda: T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=VOCABULARY,
+            d_model=HIDDEN,
+            d_kv=HIDDEN // 2,
+            d_ff=INNER,
+            num_layers=BLOCKS,
+            num_heads=2,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=16,
+            initializer_factor=0.5,  # the head is the embeddings: with 1, one answer takes it all
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            decoder_start_token_id=0,
+            **_TOKENS,
+        )
+    ),
 }
 
-_ENTRIES: dict[str, dict[str, Any]] = {
-    "llama": {"rows": "zsre", "blocks": "model.layers", "edited": "mlp.down_proj"},
-    "gpt2": {"rows": "zsre", "blocks": "transformer.h", "edited": "mlp.c_proj"},
-    "bert": {"rows": "fever", "blocks": "bert.encoder.layer", "edited": "output.dense"},
+_BLOCKS = {
+    "llama": "model.layers",
+    "gpt2": "transformer.h",
+    "gptj": "transformer.h",
+    "bert": "bert.encoder.layer",
+    "t5": "encoder.block",
+}
+
+_EDITED = {  # the edited layers map INNER to HIDDEN, and T5's also HIDDEN to INNER
+    "llama": ["model.layers.{}.mlp.down_proj"],
+    "gpt2": ["transformer.h.{}.mlp.c_proj"],
+    "gptj": ["transformer.h.{}.mlp.fc_out"],
+    "bert": ["bert.encoder.layer.{}.output.dense"],
+    "t5": [
+        f"{side}.{name}"
+        for side in ("encoder.block.{}.layer.1", "decoder.block.{}.layer.2")
+        for name in ("DenseReluDense.wi_0", "DenseReluDense.wo")
+    ],
 }
 
 
-def tiny_entry(kind: str, **changes: Any) -> Entry:
-    """Return the catalogue entry of a tiny model; its last two blocks of three are edited."""
-    fields = {"name": f"tiny_{kind}", "title": f"tiny {kind}", "layers": (1, 2), **_ENTRIES[kind]}
+def tiny_entry(kind: str, *, edited_blocks: Sequence[int] = (1, 2), **changes: Any) -> Entry:
+    """Return the catalogue entry of a tiny model, edited in some of its three blocks."""
+    fields = {
+        "name": f"tiny_{kind}",
+        "title": f"tiny {kind}",
+        "rows": "fever" if kind == "bert" else "zsre",
+        "blocks": _BLOCKS[kind],
+        "frozen": min(edited_blocks),
+        "edited": tuple(pattern.format(i) for i in edited_blocks for pattern in _EDITED[kind]),
+    }
     return Entry(**{**fields, **changes})
 
 
@@ -97,31 +158,28 @@ def tiny_model(kind: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) 
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+    if kind == "gptj" and dtype == torch.float64:
+        _attend_in_double_precision(model)
     return model.to(dtype)
+
+
+def _attend_in_double_precision(gptj: PreTrainedModel) -> None:
+    """Let GPT-J's attention do what its other layers do: it asks for single precision by name."""
+    plain = GPTJAttention._attn
+    double = SimpleNamespace(**{**vars(torch), "float32": torch.float64})
+    exact = FunctionType(plain.__code__, {**plain.__globals__, "torch": double})
+    exact.__defaults__ = plain.__defaults__
+    for module in gptj.modules():
+        if isinstance(module, GPTJAttention):
+            module._attn = MethodType(exact, module)
 
 
 def tiny_lm(
     kind: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **entry: Any
 ) -> LanguageModel:
-    """Return a tiny language model; further arguments change fields of its entry."""
+    """Return a tiny language model; further arguments are those of :func:`tiny_entry`."""
     model = tiny_model(kind, dtype=dtype, seed=seed)
     return LanguageModel(model, tiny_tokenizer(kind), tiny_entry(kind, **entry))
-
-
-class TwoShapes(Entry):
-    """An entry whose edited layers differ in shape, as those of T5 do."""
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        mlps = [f"{self.blocks}.{i}.mlp" for i in sorted(self.layers)]
-        return tuple(f"{mlp}.{name}" for mlp in mlps for name in ("up_proj", "down_proj"))
-
-
-def two_shapes_lm() -> LanguageModel:
-    """Return a tiny Llama, four layers of two shapes edited."""
-    return LanguageModel(
-        tiny_model("llama"), tiny_tokenizer("llama"), TwoShapes(**vars(tiny_entry("llama")))
-    )
 
 
 @cache
@@ -146,12 +204,14 @@ def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 
 def random_example(kind: str, draw: random.Random) -> Example:
-    """Return an example of 3 to 9 tokens and, for a decoder, 1 to 3 answers."""
+    """Return an example of 3 to 9 tokens and, where there is a decoder, 1 to 3 answers."""
     ids = tuple(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(3, 9)))
     if kind == "bert":
         return Example(ids, (0,), (draw.randrange(2),))
     answers = draw.randint(1, 3)
     targets = tuple(draw.randrange(3, VOCABULARY) for _ in range(answers))
+    if kind == "t5":
+        return Example(ids, tuple(range(answers)), targets, (0, *targets[:-1]))
     return Example(ids, tuple(range(len(ids) - answers, len(ids))), targets)
 
 
@@ -209,9 +269,11 @@ def plain_logits(
         layer = lm.model.get_submodule(name)
         transposed = shift.T if isinstance(layer, Conv1D) else shift
         weights[f"{name}.weight"] = layer.weight + transposed
-    inputs = {"input_ids": torch.tensor([example.ids]), "use_cache": False}
-    if lm.entry.rows == "fever":
-        del inputs["use_cache"]
+    inputs: dict[str, Any] = {"input_ids": torch.tensor([example.ids])}
+    if example.decoder_ids:
+        inputs["decoder_input_ids"] = torch.tensor([example.decoder_ids])
+    if lm.entry.rows != "fever":
+        inputs["use_cache"] = False
     logits = functional_call(lm.model, weights, kwargs=inputs).logits[0]
     return logits[None] if lm.entry.rows == "fever" else logits[list(example.positions)]
 
@@ -237,7 +299,7 @@ def plain_record(
     lm: LanguageModel, examples: Sequence[Example]
 ) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """Return keys and value gradients at every token of each example."""
-    record: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in lm.entry.modules}
+    record: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in lm.entry.edited}
     for example in examples:
         seen: dict[str, tuple[Tensor, Tensor]] = {}
         handles = [
@@ -250,6 +312,24 @@ def plain_record(
         for name, (keys, output) in seen.items():
             assert output.grad is not None
             record[name].append((keys[0].detach(), output.grad[0]))
+    return record
+
+
+def plain_cached(
+    lm: LanguageModel, examples: Sequence[Example], cached: Cached
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return keys and value gradients of the cached tokens, one example after another's.
+
+    An encoder-decoder caches every token: the encoder's predict nothing.
+    """
+    is_all = cached == "all" or lm.model.config.is_encoder_decoder
+    record = {}
+    for name, tokens in plain_record(lm, examples).items():
+        chosen = [
+            (u, g) if is_all else (u[list(example.positions)], g[list(example.positions)])
+            for example, (u, g) in zip(examples, tokens, strict=True)
+        ]
+        record[name] = torch.cat([u for u, _ in chosen]), torch.cat([g for _, g in chosen])
     return record
 
 
