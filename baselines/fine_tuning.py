@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from malmen.batches import Example
 from malmen.editor import Shifts
+from malmen.encoding import EncodedFact
 from malmen.language_model import LanguageModel
 from malmen.settings import FineTuningSettings
 
@@ -26,8 +26,8 @@ class FineTuning:
         self.settings = settings
         self.seed = seed
 
-    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
-        """Return the shifts that fine-tuning on ``edits`` has made."""
+    def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+        """Return the shifts that fine-tuning on the edit tuples of ``facts`` has made."""
         weights = lm.edited_weights(lm.zero_shifts())
         before = {layer: weight.detach().clone() for layer, weight in weights.items()}
         optimizer = torch.optim.AdamW(
@@ -35,7 +35,7 @@ class FineTuning:
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
         )
-        batches = lm.batches(edits, size=self.settings.fact_batch)
+        batches = lm.batches([fact.edit for fact in facts], size=self.settings.fact_batch)
         order = random.Random(self.seed)
         for _ in range(self.settings.epochs):
             order.shuffle(batches)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from malmen.editor import Editor
+from malmen.encoding import encode_rows
 from malmen.facts import ZsreRow
 from malmen.language_model import LanguageModel
 
@@ -36,7 +37,7 @@ def before_and_after(
             ("unrelated", row.loc, row.loc_ans),
         )
     ]
-    shifts = editor.edit(lm, [lm.encode(row.src, row.ans) for row in rows])
+    shifts = editor.edit(lm, encode_rows(lm, rows, seed=0))
     weights = lm.edited_weights(shifts)
     for prompt in prompts:
         prompt["before"] = _answer(lm, prompt["prompt"], prompt["target"])
@@ -53,5 +54,6 @@ def _answer(lm: LanguageModel, prompt: str, target: str) -> str:
     generated = lm.model.generate(
         **inputs, max_new_tokens=length, do_sample=False, pad_token_id=lm.tokenizer.pad_token_id
     )
-    tokens = generated[0, inputs["input_ids"].shape[1] :]
+    start = 1 if lm.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    tokens = generated[0, start:]
     return str(lm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

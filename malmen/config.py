@@ -22,6 +22,7 @@ SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.
 
 _TYPES = {
     "array": "a list",
+    "boolean": "true or false",
     "integer": "a whole number",
     "number": "a number",
     "object": "a mapping of keys to values",
@@ -128,16 +129,13 @@ def _point(value: object, rule: str) -> str:
 
 def _meaning(config: Mapping[str, Any]) -> Iterator[str]:
     for name in config["run"]["language_models"]:
-        yield from _language_model(f"language_models.{name}", config["language_models"][name])
-        rows = config["language_models"][name]["rows"]
-        yield from _search(f"search.{name}", config["search"][name], rows["validation"])
-        if name != "fact_checker":
-            counts = [stage["edits"] for stage in config["language_models"][name]["training"]]
-            if config["answers"]["edits"] not in counts:
-                yield (
-                    f"answers.edits: {config['answers']['edits']} is not a count that {name} is "
-                    f"trained at (choices: {', '.join(map(str, counts))})"
-                )
+        settings = config["language_models"][name]
+        yield from _language_model(f"language_models.{name}", settings)
+        yield from _search_fits(config["search"], settings["rows"]["validation"], name)
+    yield from _answers(config["answers"], config["language_models"])
+    yield from _equal_budgets(config["search"]["grid"])
+    yield from _ablations(config["ablations"], config["language_models"])
+    yield from _memory(config["memory"], config["language_models"])
 
 
 def _language_model(where: str, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -171,12 +169,49 @@ def _fits(where: str, edits: int, sets: int, pool: int, split: str) -> Iterator[
         )
 
 
-def _search(where: str, settings: Mapping[str, Any], pool: int) -> Iterator[str]:
-    yield from _fits(f"{where}.edits", settings["edits"], settings["sets"], pool, "validation")
+def _answers(answers: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+    name = answers["language_model"]
+    counts = [stage["edits"] for stage in models[name]["training"]]
+    if answers["edits"] not in counts:
+        yield (
+            f"answers.edits: {answers['edits']} is not a count that {name} is trained at "
+            f"(choices: {', '.join(map(str, counts))})"
+        )
+
+
+def _memory(memory: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+    yield from _ascending("memory.edits", memory["edits"])
+    rows = models[memory["language_model"]]["rows"]
+    yield from _fits("memory.edits", max(memory["edits"]), 1, rows["train"], "train")
+
+
+def _search_fits(search: Mapping[str, Any], pool: int, lm: str) -> Iterator[str]:
+    need = search["edits"] * search["sets"]
+    if need > pool:
+        yield (
+            f"search: {search['edits']} edits in {search['sets']} disjoint sets need {need} rows, "
+            f"but language_models.{lm}.rows.validation is {pool} (lower search.edits or "
+            "search.sets, or raise the rows)"
+        )
+
+
+def _equal_budgets(grids: Mapping[str, Mapping[str, Sequence[Any]]]) -> Iterator[str]:
     trials = {
-        editor: math.prod(len(values) for values in grid.values())
-        for editor, grid in settings["grid"].items()
+        editor: math.prod(len(values) for values in grid.values()) for editor, grid in grids.items()
     }
     if len(set(trials.values())) > 1:
         counts = ", ".join(f"{editor} {number}" for editor, number in trials.items())
-        yield f"{where}.grid: every editor must get as many trials as the others, but: {counts}"
+        yield f"search.grid: every editor must get as many trials as the others, but: {counts}"
+
+
+def _ablations(ablations: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[str]:
+    name = ablations["language_model"]
+    trained = [stage["edits"] for stage in models[name]["training"]]
+    # At other counts MALMEN would be one trained at more edits than any variant.
+    counts = [count for count in models[name]["edits"] if count in trained]
+    for count in ablations["edits"]:
+        if count not in counts:
+            yield (
+                f"ablations.edits: {count} is not a count that {name} is trained and evaluated at "
+                f"(choices: {', '.join(map(str, counts))})"
+            )

@@ -1,4 +1,4 @@
-"""What every editor shares: the protocol, and the core of editors that have a hyper-network."""
+"""What every editor shares: the protocol, and the cores of those that work token by token."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from malmen.batches import Example
 from malmen.capture import Record, capture
+from malmen.encoding import EncodedFact
 from malmen.hypernetwork import HyperNetwork
 from malmen.language_model import LanguageModel
-from malmen.settings import HyperSettings
+from malmen.settings import HyperSettings, TokenSettings
 
-__all__ = ["Editor", "HyperNetworkEditor", "Shifts"]
+__all__ = ["Editor", "HyperNetworkEditor", "Shifts", "TokenEditor"]
 
 Shifts = Mapping[str, Tensor]
 """Parameter shift S of every edited layer by the layer's name, each of shape (d', d)."""
@@ -22,23 +22,65 @@ Shifts = Mapping[str, Tensor]
 class Editor(Protocol):
     """Anything that turns facts into one parameter shift a layer."""
 
-    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
-        """Return the shifts that write all ``edits`` into the language model at once."""
+    def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+        """Return the shifts that write all ``facts`` into the language model at once."""
         ...
 
 
-class HyperNetworkEditor(nn.Module, ABC):
+class TokenEditor(ABC):
+    """An editor that makes one row of every cached token, and a parameter shift of all rows."""
+
+    settings: TokenSettings
+
+    @abstractmethod
+    def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
+        """Return one row a token from keys (n, d) and value gradients (n, d')."""
+
+    @abstractmethod
+    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
+
+    def record(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Record:
+        """Return keys and value gradients of the edit tuples' cached tokens."""
+        batches = lm.batches([fact.edit for fact in facts], size=self.settings.fact_batch)
+        return capture(lm, batches, cached=self.settings.cached)
+
+    @torch.no_grad()
+    def outputs_in_batches(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
+        """Compute :meth:`outputs` without a graph, ``token_batch`` rows at a time."""
+        batches = zip(
+            keys.split(self.settings.token_batch),
+            gradients.split(self.settings.token_batch),
+            strict=True,
+        )
+        return torch.cat([self.outputs(layer, u, g) for u, g in batches])
+
+    @torch.no_grad()
+    def shifts(self, record: Record) -> Shifts:
+        """Return the shift of every layer from the keys and value gradients of all tokens."""
+        return {
+            layer: self.combine(layer, keys, self.outputs_in_batches(layer, keys, gradients))
+            for layer, (keys, gradients) in record.items()
+        }
+
+    def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+        """Return the shifts that write all ``facts`` at once; the editor stays as it is."""
+        return self.shifts(self.record(lm, facts))
+
+
+class HyperNetworkEditor(nn.Module, TokenEditor):
     """The core that MALMEN and MEND share.
 
-    A subclass says what the hyper-network's outputs mean: :meth:`outputs` computes one row a
-    token, :meth:`combine` makes a parameter shift of all rows. The rows are where the two phases
-    of meta-training meet (method of the paper, Fig. 2): they are computed once without a graph,
+    A subclass says what the hyper-network's outputs mean. The rows are where the two phases of
+    meta-training meet (method of the paper, Fig. 2): they are computed once without a graph,
     combined, evaluated; their gradient is then the weight of each row in the proxy loss.
 
     Args:
         layers: (d, d') of every edited layer by name.
         settings: hyper-parameters.
     """
+
+    settings: HyperSettings
 
     def __init__(self, layers: Mapping[str, tuple[int, int]], settings: HyperSettings) -> None:
         super().__init__()
@@ -61,14 +103,6 @@ class HyperNetworkEditor(nn.Module, ABC):
             self._network_of |= {name: (network, index) for index, name in enumerate(members)}
         self.learning_rates = nn.Parameter(torch.full((len(layers),), settings.learning_rate))
 
-    @abstractmethod
-    def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
-        """Return one row a token from keys (n, d) and value gradients (n, d')."""
-
-    @abstractmethod
-    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
-
     def learning_rate(self, layer: str) -> Tensor:
         """Return η of a layer, a scalar."""
         return self.learning_rates[self.layer_index[layer]]
@@ -80,27 +114,13 @@ class HyperNetworkEditor(nn.Module, ABC):
         return pseudo
 
     def observe(self, record: Record) -> None:
-        """Update the running normalisation with the tokens of a record."""
+        """Update the running normalisation with the tokens of a record.
+
+        A normaliser that has seen nothing changes nothing.
+        """
+        if not self.settings.normalise:
+            return
         for layer, (keys, gradients) in record.items():
             network = self.networks[self._network_of[layer][0]]
             assert isinstance(network, HyperNetwork)
             network.observe(keys, gradients)
-
-    @torch.no_grad()
-    def outputs_in_batches(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
-        """Compute :meth:`outputs` without a graph, ``token_batch`` rows at a time."""
-        batches = zip(
-            keys.split(self.settings.token_batch),
-            gradients.split(self.settings.token_batch),
-            strict=True,
-        )
-        return torch.cat([self.outputs(layer, u, g) for u, g in batches])
-
-    @torch.no_grad()
-    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
-        """Return the shifts that write all ``edits`` at once; statistics stay as they are."""
-        record = capture(lm, lm.batches(edits, size=self.settings.fact_batch))
-        return {
-            layer: self.combine(layer, keys, self.outputs_in_batches(layer, keys, gradients))
-            for layer, (keys, gradients) in record.items()
-        }

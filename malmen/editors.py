@@ -1,4 +1,4 @@
-"""The editors that are meta-trained, by name, and the files they are kept in."""
+"""The editors by name, and the files that those with a hyper-network are kept in."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +11,15 @@ from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.settings import HyperSettings
 
-__all__ = ["EDITORS", "load_editor", "save_editor"]
+__all__ = ["EDITORS", "NAMES", "load_editor", "save_editor"]
+
+NAMES = {"malmen": "MALMEN", "mend": "MEND", "ft": "FT", "ultraedit": "UltraEdit", "memit": "MEMIT"}
+"""Every editor's name on the command line, and its name in print."""
 
 EDITORS: dict[str, type[HyperNetworkEditor]] = {"malmen": MALMEN, "mend": MEND}
+"""The editors that are meta-trained."""
 
-FORMAT = "malmen-editor-1"
+FORMAT = "malmen-editor-2"
 
 
 def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
@@ -24,6 +28,7 @@ def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
         "format": FORMAT,
         "editor": next(name for name, kind in EDITORS.items() if type(editor) is kind),
         "lm": lm,
+        "layers": list(editor.layer_index),
         "settings": asdict(editor.settings),
     }
     write_safetensors(path, editor.state_dict(), metadata)
@@ -40,6 +45,11 @@ def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
         raise InputError(
             f"{path}: not an editor for {lm.entry.name} (it says {metadata}); "
             "make one with `malmen train`"
+        )
+    if metadata["layers"] != list(lm.layers):
+        raise InputError(
+            f"{path}: an editor of {', '.join(metadata['layers'])}, and the language model is "
+            f"loaded to edit {', '.join(lm.layers)}: use the same --modules as in training"
         )
     settings = HyperSettings(**metadata["settings"])
     editor = EDITORS[metadata["editor"]](lm.shapes, settings)

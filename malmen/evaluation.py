@@ -6,6 +6,7 @@ Beside them stand exact match (every token right) and LS-consistency, the agreem
 unedited model predicts on the unrelated tuple.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from malmen.errors import InputError
 from malmen.language_model import LanguageModel
 from malmen.progress import Progress
 
-__all__ = ["Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]
+__all__ = ["Evaluation", "Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,22 @@ def edit_and_score(
     editor: Editor, lm: LanguageModel, facts: Sequence[EncodedFact], *, size: int
 ) -> Scores:
     """Edit all ``facts`` in at once and score them."""
-    shifts = editor.edit(lm, [fact.edit for fact in facts])
+    shifts = editor.edit(lm, facts)
     return score_facts(lm, facts, size=size, weights=lm.edited_weights(shifts))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` returns.
+
+    Attributes:
+        scores: the columns ``edits``, ``edit_set``, ``fact`` and all metrics; one row a fact.
+        editing: for every edit set its ``edits``, ``edit_set`` and the ``seconds`` that the editor
+            took to turn the facts into shifts.
+    """
+
+    scores: pd.DataFrame
+    editing: list[dict[str, float]]
 
 
 def evaluate(
@@ -122,7 +137,7 @@ def evaluate(
     sets: int,
     size: int,
     progress: bool = True,
-) -> pd.DataFrame:
+) -> Evaluation:
     """Edit ``sets`` disjoint sets of facts at every count and score every fact.
 
     Args:
@@ -135,13 +150,13 @@ def evaluate(
         progress: show progress.
 
     Returns:
-        The columns ``edits``, ``edit_set``, ``fact`` and all metrics; one row a fact.
+        The scores of every fact, and how long editing took.
 
     Raises:
         InputError: a count asks for more facts than there are.
     """
     check_pool(counts, sets=sets, pool=len(facts))
-    frames = []
+    frames, editing = [], []
     pool = facts[: max(counts) * sets]
     title = lm.entry.title
     with Progress(f"{title} before editing", total=len(pool), unit="facts", show=progress) as bar:
@@ -152,13 +167,20 @@ def evaluate(
         for count in counts:
             for edit_set in range(sets):
                 chosen = range(edit_set * count, (edit_set + 1) * count)
-                after = edit_and_score(editors[count], lm, [pool[i] for i in chosen], size=size)
+                started = time.perf_counter()
+                shifts = editors[count].edit(lm, [pool[i] for i in chosen])
+                # What an editor remembers from an earlier set would cost time if edited alone.
+                remembered = getattr(editors[count], "remembered_seconds", 0.0)
+                seconds = time.perf_counter() - started + remembered
+                editing.append({"edits": count, "edit_set": edit_set, "seconds": seconds})
+                weights = lm.edited_weights(shifts)
+                after = score_facts(lm, [pool[i] for i in chosen], size=size, weights=weights)
                 columns = after.columns(_slice(before, chosen))
                 frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
                 frames.append(frame.assign(edits=count, edit_set=edit_set, fact=list(chosen)))
                 means = {m.upper(): float(frame[m].mean()) for m in ("es", "gs", "ls")}
                 bar.update(count, edits=count, **means)
-    return pd.concat(frames, ignore_index=True)
+    return Evaluation(pd.concat(frames, ignore_index=True), editing)
 
 
 def check_pool(counts: Sequence[int], *, sets: int, pool: int) -> None:

@@ -22,7 +22,9 @@ class MALMEN(HyperNetworkEditor):
 
     def __init__(self, layers: Mapping[str, tuple[int, int]], settings: HyperSettings) -> None:
         super().__init__(layers, settings)
-        self.log_lambdas = nn.Parameter(torch.zeros(len(layers)))
+        self.log_lambdas = nn.Parameter(
+            torch.zeros(len(layers)), requires_grad=settings.learn_lambda
+        )
 
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return the value differences d_j, shape (n, d')."""

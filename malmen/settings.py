@@ -1,24 +1,45 @@
 """Hyper-parameters, with the defaults of the paper's code; every one is an option of a command."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["FactCheckerSettings", "FineTuningSettings", "HyperSettings", "TrainingSettings"]
+__all__ = [
+    "FactCheckerSettings",
+    "FineTuningSettings",
+    "HyperSettings",
+    "MemitSettings",
+    "PretrainingSettings",
+    "TokenSettings",
+    "TrainingSettings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HyperSettings:
+class TokenSettings:
+    """Hyper-parameters of the editors that work token by token."""
+
+    learning_rate: float = 1e-6
+    """Learning rate η of every layer; where it is learned, its start."""
+    token_batch: int = 1024
+    """Tokens the editor takes at a time."""
+    fact_batch: int = 32
+    """Facts the language model takes at a time."""
+    cached: Literal["ans", "all"] = "ans"
+    """Tokens whose keys and value gradients are cached: answer-predicting ones, or all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperSettings(TokenSettings):
     """Hyper-parameters of the hyper-network editors."""
 
     rank: int = 1920
     """Rank of the hyper-network's blocks."""
     n_blocks: int = 2
     """Number of the hyper-network's blocks."""
-    learning_rate: float = 1e-6
-    """Initial learning rate η of every layer."""
-    token_batch: int = 1024
-    """Tokens the hyper-network takes at a time."""
-    fact_batch: int = 32
-    """Facts the language model takes at a time."""
+    normalise: bool = True
+    """Whether keys and value gradients are normalised by running statistics."""
+    learn_lambda: bool = True
+    """Whether MALMEN's λ is learned; otherwise it stays 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +84,43 @@ class FactCheckerSettings:
     """Claims a step."""
     warmup: float = 0.05
     """Share of steps over which the learning rate rises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingSettings:
+    """Hyper-parameters of pre-training on facts."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW; it falls to zero along a cosine."""
+    epochs: int = 4
+    """Passes over all wordings of the facts."""
+    batch_size: int = 32
+    """Prompts a step."""
+    warmup: float = 0.05
+    """Share of steps over which the learning rate rises."""
+    clip: float = 1.0
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemitSettings:
+    """Hyper-parameters of MEMIT; the defaults are those published for GPT-J."""
+
+    v_steps: int = 25
+    """Steps of Adam that find the value of a fact."""
+    v_learning_rate: float = 0.5
+    """Learning rate of these steps."""
+    clamp_factor: float = 0.75
+    """Largest norm of what a fact adds to the hidden state, relative to the norm of that state."""
+    kl_factor: float = 0.0625
+    """Weight of the divergence on "{subject} is a"."""
+    v_weight_decay: float = 0.5
+    """Weight of the norm of what is added, relative to the squared norm of the hidden state."""
+    covariance_weight: float = 15000.0
+    """λ, the weight of the keys' covariance in the normal equation."""
+    contexts: int = 6
+    """Prefixes that a fact is written behind, the empty one included."""
+    context_length: int = 10
+    """Tokens of a prefix sampled from the language model."""
+    fact_batch: int = 32
+    """Facts whose values are optimised at a time."""

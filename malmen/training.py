@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from malmen.capture import capture
 from malmen.editor import HyperNetworkEditor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
@@ -114,8 +113,7 @@ class MetaTraining:
     def _step(self, step: int) -> dict[str, Any]:
         started = time.perf_counter()
         facts = self.step_facts(step)
-        size = self.editor.settings.fact_batch
-        record = capture(self.lm, self.lm.batches([fact.edit for fact in facts], size=size))
+        record = self.editor.record(self.lm, facts)
         self.editor.observe(record)
         self.optimizer.zero_grad()
         loss = meta_gradient(self.editor, self.lm, record, facts, loc_coef=self.settings.loc_coef)

@@ -10,6 +10,7 @@ from tiny_models import bits, random_shifts, tiny_lm
 from malmen.answers import before_and_after
 from malmen.batches import Example
 from malmen.editor import Shifts
+from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.facts import ZsreRow
 from malmen.language_model import LanguageModel
@@ -31,21 +32,25 @@ ROWS = [
 class Shove:
     """An editor that keeps what it is told and shifts at random."""
 
-    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
-        self.edits = list(edits)
+    def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+        self.facts = list(facts)
         return random_shifts(lm, scale=5.0)
 
 
 class Nothing:
     """An editor that changes nothing."""
 
-    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
+    def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         return lm.zero_shifts()
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.fixture(
+    params=[("llama", torch.float32), ("llama", torch.bfloat16), ("t5", torch.float32)],
+    ids=["llama-fp32", "llama-bf16", "t5-fp32"],
+)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
-    return tiny_lm("llama", dtype=request.param)
+    kind, dtype = request.param
+    return tiny_lm(kind, dtype=dtype)
 
 
 def test_answers_are_what_the_summary_reads(lm: LanguageModel, tmp_path: Path) -> None:
@@ -68,11 +73,33 @@ def test_no_edit_changes_no_answer(lm: LanguageModel) -> None:
         assert entry["before"] == entry["after"]
 
 
+def test_answers_are_greedy_and_as_long_as_their_targets(lm: LanguageModel) -> None:
+    for entry in before_and_after(Nothing(), lm, ROWS, show=2):
+        example = lm.encode(entry["prompt"], entry["target"])
+        tokens: list[int] = []
+        for _ in example.targets:  # one token at a time, each fed back
+            (batch,) = lm.batches([fed(lm, example, tokens)], size=1)
+            tokens.append(int(lm.logits(batch)[-1].argmax()))
+        decoded = lm.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert entry["before"] == decoded
+
+
+def fed(lm: LanguageModel, example: Example, tokens: list[int]) -> Example:
+    """The example as it stands when the language model has answered ``tokens``."""
+    if example.decoder_ids:
+        start = example.decoder_ids[0]
+        return Example(example.ids, (len(tokens),), (0,), (start, *tokens))
+    prompt = example.ids[: len(example.ids) - len(example.targets) + 1]
+    return Example((*prompt, *tokens), (len(prompt) + len(tokens) - 1,), (0,))
+
+
 def test_an_edit_changes_answers_and_leaves_the_weights(lm: LanguageModel) -> None:
     before = bits(lm.model)
     editor = Shove()
     answers = before_and_after(editor, lm, ROWS, show=2)
-    assert editor.edits == [lm.encode(row.src, row.ans) for row in ROWS]  # all, not only the shown
+    # All are edited, not only those shown.
+    assert [fact.row for fact in editor.facts] == ROWS
+    assert [fact.edit for fact in editor.facts] == [lm.encode(row.src, row.ans) for row in ROWS]
     assert any(entry["before"] != entry["after"] for entry in answers)
     assert bits(lm.model) == before
     assert [entry["before"] for entry in before_and_after(editor, lm, ROWS, show=2)] == [
@@ -82,7 +109,7 @@ def test_an_edit_changes_answers_and_leaves_the_weights(lm: LanguageModel) -> No
 
 def test_weights_return_after_a_failure(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     before = bits(lm.model)
-    name = lm.entry.modules[0]
+    name = lm.entry.edited[0]
     weight, generate = lm.layers[name].weight, lm.model.generate
 
     def interrupted(**options: Any) -> Any:

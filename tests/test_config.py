@@ -1,7 +1,9 @@
 """The configuration: what ships is accepted, and every mistake gets a line that says what to do."""
 
+import json
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import update_config
 
+from malmen.catalogue import catalogue
 from malmen.config import check
+from malmen.editors import NAMES
 from malmen.errors import InputError
+from malmen.settings import (
+    FineTuningSettings,
+    HyperSettings,
+    MemitSettings,
+    TokenSettings,
+    TrainingSettings,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 def load(name, overlay=None):
     """Merge the way Snakemake does: mappings merge, lists replace."""
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = json.loads(json.dumps(config))  # an alias of YAML becomes a copy
     if name != "config":
         update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
     update_config(config, overlay or {})
@@ -29,6 +41,10 @@ def problems(overlay, name="config"):
     with pytest.raises(InputError) as caught:
         check(load(name, overlay))
     return str(caught.value).splitlines()
+
+
+DESK = load("config")
+SMOLLM2 = DESK["language_models"]["smollm2"]
 
 
 def put(path, value):
@@ -70,7 +86,7 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
         ("scale", "desks", "scale: unknown value 'desks' (did you mean 'desk'? choices: desk, "),
         ("sacle", "desk", "unknown key 'sacle' (did you mean 'scale'? choices: scale, seed, "),
         ("run.language_models", ["smolm2"], "run.language_models[0]: unknown value 'smolm2' (did "),
-        ("run.editors", ["memit"], "run.editors[0]: unknown value 'memit' (choices: malmen, "),
+        ("run.editors", ["rome"], "run.editors[0]: unknown value 'rome' (choices: malmen, "),
         ("run.editors", ["ft", "ft"], "run.editors: holds a value twice"),
         ("run.editors", [], "run.editors: must not be empty"),
         ("editors.malmen.ranks", 4, "editors.malmen: unknown key 'ranks' (did you mean 'rank'? "),
@@ -88,20 +104,42 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
         ("editors.ft.learning_rate", "1e-4", "with a point, as in 1.0e-4)"),
         ("run", None, "run: expected a mapping of keys to values, got None"),
         ("answers.edits", 65, "answers.edits: 65 is not a count that smollm2 is trained at (choic"),
+        ("answers.language_model", "smollm", "unknown value 'smollm' (did you mean 'smollm2'?"),
+        ("editors.malmen.cached", "some", "unknown value 'some' (choices: ans, all)"),
+        ("editors.ultraedit.rank", 4, "editors.ultraedit: unknown key 'rank' (choices: learning_"),
+        ("editors.memit.v_steps", 0, "editors.memit.v_steps: must be at least 1, got 0"),
+        ("language_models.smollm2.without", ["memits"], "smollm2.without[0]: unknown value 'memi"),
         (
             "language_models.smollm2.edits",
-            [16, 513],
-            "language_models.smollm2.edits: 513 edits in 2 disjoint sets need 1026 rows, "
-            "but rows.evaluation is 1024 (lower the count or the sets, or raise rows.evaluation)",
+            [16, 10**6],
+            "language_models.smollm2.edits: 1000000 edits in 2 disjoint sets need 2000000 rows, "
+            f"but rows.evaluation is {SMOLLM2['rows']['evaluation']} (lower the count or the sets, "
+            "or raise rows.evaluation)",
         ),
         (
             "language_models.smollm2.training",
-            [{"edits": 64, "steps": 1}, {"edits": 2049, "steps": 1}],
-            "language_models.smollm2.training: 2049 edits need 2049 rows, but rows.train is 1536",
+            [{"edits": DESK["answers"]["edits"], "steps": 1}, {"edits": 10**6, "steps": 1}],
+            "language_models.smollm2.training: 1000000 edits need 1000000 rows, "
+            f"but rows.train is {SMOLLM2['rows']['train']}",
         ),
         ("language_models.smollm2.edits", [32, 16], "counts must ascend, but 16 follows 32"),
-        ("search.smollm2.sets", 5, "but rows.validation is 256"),
-        ("search.smollm2.grid.ft.epochs", [5], "as many trials as the others, but: malmen 6, "),
+        ("search.grid.ft.epochs", [5], "search.grid: every editor must get as many trials as the "),
+        ("search.grid.rome", {"epochs": [5]}, "search.grid: unknown key 'rome' (choices: malm"),
+        (
+            "ablations.edits",
+            [3],
+            "ablations.edits: 3 is not a count that gpt2_desk is trained and ",
+        ),
+        ("ablations.variants", {"a/b": {}}, "ablations.variants: 'a/b' does not match"),
+        ("ablations.language_model", "gpt2", "unknown value 'gpt2' (did you mean 'gpt2_desk'?"),
+        ("ablations.variants.sum.editor", "ft", "variants.sum.editor: unknown value 'ft' (choices"),
+        ("ablations.variants.sum.rank", 4, "ablations.variants.sum: unknown key 'rank' (choices: "),
+        (
+            "ablations.variants.first_fc.modules",
+            "first",
+            "unknown value 'first' (choices: edited, ",
+        ),
+        ("ablations.variants.new", {"normalise": 1}, "normalise: expected true or false, got 1"),
     ],
 )
 def test_a_mistake_gets_one_line(path, value, expected):
@@ -117,6 +155,24 @@ def test_a_missing_key_is_named():
         check(config)
 
 
+def test_ablations_are_of_counts_that_are_trained_and_evaluated():
+    settings = DESK["language_models"][DESK["ablations"]["language_model"]]
+    trained = {stage["edits"] for stage in settings["training"]}
+    for count in trained ^ set(settings["edits"]):
+        (line,) = problems({"ablations": {"edits": [count]}})
+        assert f"ablations.edits: {count} is not a count that " in line
+    for count in trained & set(settings["edits"]):
+        check(load("config", {"ablations": {"edits": [count]}}))
+
+
+def test_the_search_must_fit_the_validation_rows_of_every_language_model():
+    lines = problems({"search": {"sets": 10**6}})
+    assert len(lines) == len(DESK["run"]["language_models"])
+    for name, line in zip(DESK["run"]["language_models"], lines, strict=True):
+        pool = DESK["language_models"][name]["rows"]["validation"]
+        assert f"but language_models.{name}.rows.validation is {pool} " in line
+
+
 def test_all_mistakes_are_named_at_once():
     lines = problems({"seed": -1, "threads": 0, "sacle": "desk"})
     assert len(lines) == 3
@@ -127,15 +183,51 @@ def test_what_does_not_run_need_not_fit():
     check(load("config", {**overlay, "run": {"language_models": ["smollm2"]}}))
 
 
+@pytest.mark.parametrize("name", ["config", "smoke"])
+def test_every_choice_of_the_schema_is_one_of_the_package(name):
+    config = load(name)
+    assert set(config["language_models"]) == {n for n, e in catalogue().items() if e.edited}
+    assert list(config["editors"]) == list(config["search"]["grid"])
+    assert set(config["editors"]) == set(NAMES)
+    for lm in config["language_models"].values():
+        assert set(lm["editors"]) <= set(NAMES)
+
+
+SETTINGS = {
+    "malmen": [HyperSettings, TrainingSettings],
+    "mend": [HyperSettings, TrainingSettings],
+    "ft": [FineTuningSettings],
+    "ultraedit": [TokenSettings],
+    "memit": [MemitSettings],
+}
+
+
+def test_every_hyper_parameter_is_one_of_the_settings():
+    for editor, kinds in SETTINGS.items():
+        known = {field.name for kind in kinds for field in fields(kind)}
+        assert set(DESK["editors"][editor]) <= known
+        assert set(DESK["search"]["grid"][editor]) <= set(DESK["editors"][editor])
+    known = {field.name for field in fields(HyperSettings)} | {"editor", "modules"}
+    assert all(set(variant) <= known for variant in DESK["ablations"]["variants"].values())
+
+
+def test_a_variant_is_malmen_with_something_changed():
+    defaults = {**DESK["editors"]["malmen"], "modules": "edited", "editor": "malmen"}
+    defaults |= {
+        "normalise": HyperSettings().normalise,
+        "learn_lambda": HyperSettings().learn_lambda,
+    }
+    for variant in DESK["ablations"]["variants"].values():
+        assert any(defaults[key] != value for key, value in variant.items())
+
+
 def keys(section, path=()):
     """Paths of all keys below a mapping."""
     for key, value in section.items():
-        yield (*path, key)
+        if path != ("ablations", "variants"):  # whose names are free
+            yield (*path, key)
         if isinstance(value, dict):
             yield from keys(value, (*path, key))
-
-
-DESK = load("config")
 
 
 @given(st.sampled_from(list(keys(DESK))), st.text(min_size=1))

@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import bits, random_facts, tiny_lm
 
-from malmen.capture import capture
 from malmen.editor import HyperNetworkEditor
-from malmen.editors import EDITORS, load_editor, save_editor
+from malmen.editors import EDITORS, NAMES, load_editor, save_editor
 from malmen.errors import InputError
 from malmen.language_model import LanguageModel
+from malmen.results import EDITORS as PRINTED
 from malmen.settings import HyperSettings
 
 editors = pytest.mark.parametrize("name", EDITORS)
@@ -22,15 +22,16 @@ def lm() -> LanguageModel:
 
 def trained_editor(name: str, lm: LanguageModel) -> HyperNetworkEditor:
     """Return an editor with nothing left at its initial value."""
-    settings = HyperSettings(rank=3, n_blocks=1, learning_rate=0.02, token_batch=9, fact_batch=2)
+    settings = HyperSettings(
+        rank=3, n_blocks=1, learning_rate=0.02, token_batch=9, fact_batch=2, cached="all"
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         editor = EDITORS[name](lm.shapes, settings)
         with torch.no_grad():
             for parameter in editor.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
-    edits = [fact.edit for fact in random_facts("gpt2", 5)]
-    editor.observe(capture(lm, lm.batches(edits, size=5)))
+    editor.observe(editor.record(lm, random_facts("gpt2", 5)))
     return editor
 
 
@@ -44,9 +45,31 @@ def test_an_editor_survives_its_file(tmp_path: Path, name: str, lm: LanguageMode
     assert read.settings == editor.settings
     assert bits(read) == bits(editor)
     assert not any(parameter.requires_grad for parameter in read.parameters())
-    edits = [fact.edit for fact in random_facts("gpt2", 3, seed=1)]
-    for layer, shift in editor.edit(lm, edits).items():
-        assert torch.equal(read.edit(lm, edits)[layer], shift)
+    facts = random_facts("gpt2", 3, seed=1)
+    for layer, shift in editor.edit(lm, facts).items():
+        assert torch.equal(read.edit(lm, facts)[layer], shift)
+
+
+@editors
+def test_an_editor_of_other_modules_is_refused(
+    tmp_path: Path, name: str, lm: LanguageModel
+) -> None:
+    path = tmp_path / "editor.safetensors"
+    save_editor(path, trained_editor(name, lm), lm=lm.entry.name)
+    alternative = tuple(module.replace("c_proj", "c_fc") for module in lm.entry.edited)
+    for edited in (alternative, lm.entry.edited[:1], lm.entry.edited[::-1]):
+        other = tiny_lm("gpt2", dtype=torch.float32, edited=edited)
+        with pytest.raises(InputError) as caught:
+            load_editor(path, other)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: an editor of {', '.join(lm.entry.edited)}, and ")
+        assert f"loaded to edit {', '.join(edited)}: use the same --modules" in message
+
+
+def test_every_editor_has_a_name_in_print() -> None:
+    assert set(EDITORS) < set(NAMES)
+    assert {NAMES[name] for name in EDITORS} == {kind.__name__ for kind in EDITORS.values()}
+    assert set(NAMES.values()) == set(PRINTED)
 
 
 @editors

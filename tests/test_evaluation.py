@@ -1,4 +1,7 @@
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,6 +20,7 @@ from tiny_models import (
 from torch import Tensor
 
 from baselines.fine_tuning import FineTuning
+from baselines.ultraedit import UltraEdit
 from malmen.batches import Example
 from malmen.editor import Editor, Shifts
 from malmen.editors import EDITORS
@@ -26,7 +30,7 @@ from malmen.evaluation import check_pool, edit_and_score, evaluate, score_facts
 from malmen.language_model import LanguageModel
 from malmen.prefix import record_prefix, replay
 from malmen.results import METRICS, PRE_EDIT_METRICS
-from malmen.settings import FineTuningSettings, HyperSettings
+from malmen.settings import FineTuningSettings, HyperSettings, TokenSettings
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -37,11 +41,11 @@ class Fixed:
     """An editor whose shifts depend on how many edits there are, and on which comes first."""
 
     def __init__(self) -> None:
-        self.edits: list[tuple[Example, ...]] = []
+        self.edits: list[tuple[EncodedFact, ...]] = []
 
-    def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
-        self.edits.append(tuple(edits))
-        return random_shifts(lm, scale=0.5, seed=len(edits) + edits[0].ids[0])
+    def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+        self.edits.append(tuple(facts))
+        return random_shifts(lm, scale=0.5, seed=len(facts) + facts[0].edit.ids[0])
 
 
 def learnable_facts(lm: LanguageModel, n: int) -> list[EncodedFact]:
@@ -50,11 +54,8 @@ def learnable_facts(lm: LanguageModel, n: int) -> list[EncodedFact]:
     def fact(index: int, example: Example) -> Example:
         predicted = plain_answers(lm, example)
         right = [(index // 3 + index + place) % 3 > 0 for place in range(len(predicted))]
-        return Example(
-            example.ids,
-            example.positions,
-            tuple(p if r else t for p, r, t in zip(predicted, right, example.targets, strict=True)),
-        )
+        targets = [p if r else t for p, r, t in zip(predicted, right, example.targets, strict=True)]
+        return replace(example, targets=tuple(targets))
 
     examples = [
         fact(i, example)
@@ -81,7 +82,7 @@ def plain_frame(
     for count in counts:
         for edit_set in range(sets):
             chosen = list(range(edit_set * count, (edit_set + 1) * count))
-            shifts = editor.edit(lm, [facts[i].edit for i in chosen])
+            shifts = editor.edit(lm, [facts[i] for i in chosen])
             for index in chosen:
                 row: dict[str, object] = {"edits": count, "edit_set": edit_set, "fact": index}
                 for metric, name in BOUNDARIES.items():
@@ -109,7 +110,13 @@ def run(
     lm: LanguageModel, facts: list[EncodedFact], counts: list[int], sets: int, *, size: int = 4
 ) -> pd.DataFrame:
     editors = dict.fromkeys(counts, Fixed())
-    return evaluate(editors, lm, facts, counts=counts, sets=sets, size=size, progress=False)
+    return scores(editors, lm, facts, counts=counts, sets=sets, size=size)
+
+
+def scores(
+    editors: Mapping[int, Editor], lm: LanguageModel, facts: list[EncodedFact], **options: Any
+) -> pd.DataFrame:
+    return evaluate(editors, lm, facts, progress=False, **options).scores
 
 
 @kinds
@@ -147,7 +154,7 @@ LLAMA, LLAMA_FACTS = tiny_lm("llama"), random_facts("llama", 15)
 def test_edit_sets_of_a_count_are_disjoint_and_edited_at_once(counts: list[int], sets: int) -> None:
     lm, facts = LLAMA, LLAMA_FACTS
     editors = {count: Fixed() for count in counts}
-    frame = evaluate(editors, lm, facts, counts=counts, sets=sets, size=99, progress=False)
+    frame = scores(editors, lm, facts, counts=counts, sets=sets, size=99)
     assert len(frame) == sets * sum(counts)
     for count in counts:
         rows = frame[frame["edits"] == count]
@@ -155,7 +162,7 @@ def test_edit_sets_of_a_count_are_disjoint_and_edited_at_once(counts: list[int],
         assert rows.groupby("edit_set").size().tolist() == [count] * sets
         edited = editors[count].edits  # each count has its own editor
         assert edited == [
-            tuple(facts[i].edit for i in group["fact"]) for _, group in rows.groupby("edit_set")
+            tuple(facts[i] for i in group["fact"]) for _, group in rows.groupby("edit_set")
         ]
 
 
@@ -183,44 +190,63 @@ def test_scores_before_editing_do_not_depend_on_the_edit(kind: str) -> None:
 @kinds
 def test_no_shift_scores_as_before_and_agrees_with_itself(kind: str) -> None:
     class Nothing:
-        def edit(self, lm: LanguageModel, edits: Sequence[Example]) -> Shifts:
+        def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
             return lm.zero_shifts()
 
     lm = tiny_lm(kind)
     facts = learnable_facts(lm, 6)
-    frame = evaluate({3: Nothing()}, lm, facts, counts=[3], sets=2, size=4, progress=False)
+    frame = scores({3: Nothing()}, lm, facts, counts=[3], sets=2, size=4)
     for column in PRE_EDIT_METRICS:
         assert frame[column].tolist() == frame[column.removeprefix("pre_")].tolist()
     assert (frame["ls_consistency"] == 1).all()
 
 
 @kinds
-@pytest.mark.parametrize("name", [*EDITORS, "ft"])
+@pytest.mark.parametrize("name", [*EDITORS, "ft", "ultraedit"])
 def test_every_editor_is_scored_the_same_on_the_frozen_prefix(kind: str, name: str) -> None:
     full, upper = tiny_lm(kind), tiny_lm(kind)
     facts = random_facts(kind, 6)
     replay(upper, record_prefix(full, examples_of(facts), progress=False))
     if name == "ft":
         editor: Editor = FineTuning(FineTuningSettings(learning_rate=1e-2), seed=0)
+    elif name == "ultraedit":
+        editor = UltraEdit(full.shapes, TokenSettings(learning_rate=1e-2))
     else:
         torch.manual_seed(0)
         editor = EDITORS[name](full.shapes, HyperSettings(rank=4, learning_rate=1e-2)).double()
     one, other = (
-        evaluate({3: editor}, lm, facts, counts=[3], sets=2, size=4, progress=False)
-        for lm in (full, upper)
+        scores({3: editor}, lm, facts, counts=[3], sets=2, size=4) for lm in (full, upper)
     )
     assert_same(one, other)
+
+
+def test_the_time_of_editing_is_that_of_making_the_shifts() -> None:
+    class Slow(Fixed):
+        def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+            time.sleep(0.02 * len(facts))
+            return super().edit(lm, facts)
+
+    started = time.perf_counter()
+    editing = evaluate(
+        *({1: Slow(), 3: Slow()}, LLAMA, LLAMA_FACTS),
+        counts=[1, 3], sets=2, size=4, progress=False,
+    ).editing  # fmt: skip
+    whole = time.perf_counter() - started
+    sets = [(entry["edits"], entry["edit_set"]) for entry in editing]
+    assert sets == [(1, 0), (1, 1), (3, 0), (3, 1)]
+    assert all(entry["seconds"] >= 0.02 * entry["edits"] for entry in editing)
+    assert sum(entry["seconds"] for entry in editing) < whole
 
 
 def test_edit_and_score_edits_all_its_facts() -> None:
     lm = tiny_lm("gpt2")
     facts = learnable_facts(lm, 5)
     editor = Fixed()
-    scores = edit_and_score(editor, lm, facts, size=2)
-    assert editor.edits == [tuple(fact.edit for fact in facts)]
-    shifts = Fixed().edit(lm, [fact.edit for fact in facts])
+    found = edit_and_score(editor, lm, facts, size=2)
+    assert editor.edits == [tuple(facts)]
+    shifts = Fixed().edit(lm, facts)
     predicted = [token for fact in facts for token in plain_answers(lm, fact.equivalent, shifts)]
-    assert scores.equivalent.tokens.tolist() == predicted
+    assert found.equivalent.tokens.tolist() == predicted
     assert score_facts(lm, facts, size=5).equivalent.tokens.tolist() != predicted
 
 

@@ -10,10 +10,10 @@ from malmen.settings import HyperSettings
 LAYERS = {"one": (7, 5), "two": (7, 5)}
 
 
-def new_editor() -> MALMEN:
+def new_editor(**settings: bool) -> MALMEN:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        editor = MALMEN(LAYERS, HyperSettings(rank=3, learning_rate=0.3)).double()
+        editor = MALMEN(LAYERS, HyperSettings(rank=3, learning_rate=0.3, **settings)).double()
         with torch.no_grad():
             editor.learning_rates.copy_(torch.tensor([0.3, 0.7]))
             editor.log_lambdas.copy_(torch.tensor([-1.0, 0.5]))
@@ -77,3 +77,25 @@ def test_equal_keys_share_their_mean_where_mend_would_add_them_up() -> None:
     for copies in (1, 10, 100):
         shift = editor.combine("one", key.expand(copies, -1), difference.expand(copies, -1))
         torch.testing.assert_close(key @ shift.T, difference, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("learn_lambda", [True, False])
+def test_lambda_is_learned_if_the_settings_say_so(learn_lambda: bool) -> None:
+    editor = MALMEN(LAYERS, HyperSettings(rank=3, learn_lambda=learn_lambda))
+    assert (editor.log_lambdas.exp() == 1).all()
+    keys, differences = tokens(6, seed=7)[0].float(), tokens(6, seed=8)[1].float()
+    editor.combine("one", keys, differences.requires_grad_()).square().sum().backward()
+    assert differences.grad is not None
+    assert differences.grad.any()
+    if learn_lambda:
+        assert editor.log_lambdas.grad.tolist()[0] != 0
+    else:
+        assert editor.log_lambdas.grad is None
+
+
+def test_a_fixed_lambda_regularises_like_a_learned_one() -> None:
+    keys, differences = tokens(6, seed=7)[0], tokens(6, seed=8)[1]
+    fixed, learned = (new_editor(learn_lambda=value) for value in (False, True))
+    assert torch.equal(
+        fixed.combine("one", keys, differences), learned.combine("one", keys, differences)
+    )

@@ -3,7 +3,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -39,14 +42,16 @@ def new_training(
     seed: int = 0,
     initial: int = 0,
     learning_rate: float = 1e-2,
+    hyper: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> MetaTraining:
     """Return a run on a tiny Llama in single precision; ``initial`` seeds the editor's weights."""
     lm = lm or tiny_lm("llama", dtype=torch.float32)
-    hyper = HyperSettings(rank=4, learning_rate=learning_rate, fact_batch=3, token_batch=7)
+    sizes = {"rank": 4, "fact_batch": 3, "token_batch": 7}
+    hyper_settings = HyperSettings(learning_rate=learning_rate, **{**sizes, **hyper})
     with torch.random.fork_rng():
         torch.manual_seed(initial)
-        editor = EDITORS[name](lm.shapes, hyper)
+        editor = EDITORS[name](lm.shapes, hyper_settings)
     return MetaTraining(
         editor,
         lm,
@@ -67,7 +72,7 @@ def state(run: MetaTraining) -> tuple[dict[str, bytes], dict[str, bytes], list[d
         for index, state in run.optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    assert len(moments) == 3 * len(list(run.editor.parameters()))
+    assert len(moments) == 3 * sum(p.requires_grad for p in run.editor.parameters())
     log = [{k: v for k, v in entry.items() if k != "seconds"} for entry in run.log]
     return bits(run.editor), moments, log
 
@@ -126,6 +131,31 @@ def test_an_interrupted_run_ends_in_the_same_bits(
     resumed.run(progress=False)
     assert state(resumed) == state(straight)
     assert [entry["step"] for entry in resumed.log] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize(
+    "hyper", [{"learn_lambda": False}, {"normalise": False}, {"cached": "all"}], ids=str
+)
+def test_so_does_one_with_a_setting_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hyper: dict[str, Any]
+) -> None:
+    straight = new_training(tmp_path / "straight.safetensors", hyper=hyper)
+    straight.run(progress=False)
+    path = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            new_training(path, hyper=hyper).run(progress=False)
+    resumed = new_training(path, hyper=hyper, initial=99)
+    resumed.run(progress=False)
+    assert state(resumed) == state(straight)
+    assert state(resumed) != state(run_with_defaults(tmp_path))
+
+
+def run_with_defaults(tmp_path: Path) -> MetaTraining:
+    run = new_training(tmp_path / "defaults.safetensors")
+    run.run(progress=False)
+    return run
 
 
 DYING = """
@@ -267,17 +297,13 @@ def poisoned(tuple_name: str, *, seed: int = 0) -> tuple[LanguageModel, list[Enc
     order = new_training(Path("never-written"), lm=lm, facts=positions, seed=seed)
     index: Any = order.step_facts(2)[0]
     example: Example = getattr(facts[index], tuple_name)
-    worse = Example((POISON, *example.ids[1:]), example.positions, example.targets)
-    facts[index] = EncodedFact(**{**vars(facts[index]), tuple_name: worse})
+    worse = replace(example, ids=(POISON, *example.ids[1:]))
+    facts[index] = replace(facts[index], **{tuple_name: worse})
     return lm, facts
 
 
 def _without_poison(example: Example) -> Example:
-    return Example(
-        tuple(3 if token == POISON else token for token in example.ids),
-        example.positions,
-        example.targets,
-    )
+    return replace(example, ids=tuple(3 if token == POISON else token for token in example.ids))
 
 
 @editors
@@ -332,6 +358,27 @@ def test_gradients_are_clipped_to_their_norm(tmp_path: Path, clip: float) -> Non
     norm = torch.cat([p.grad.flatten() for p in run.editor.parameters()]).norm().item()
     assert 1e-3 < entry["gradient_norm"] < 1e6  # the log has the norm before clipping
     assert norm == pytest.approx(min(clip, entry["gradient_norm"]), rel=1e-4)
+
+
+def test_a_fixed_lambda_is_not_stepped_and_the_rest_is_clipped(tmp_path: Path) -> None:
+    run = new_training(
+        tmp_path / "checkpoint.safetensors", steps=2, clip=1e-3, hyper={"learn_lambda": False}
+    )
+    before = {name: p.clone() for name, p in run.editor.named_parameters()}
+    run.run(progress=False)
+    gradients = [p.grad.flatten() for p in run.editor.parameters() if p.grad is not None]
+    assert torch.cat(gradients).norm().item() == pytest.approx(1e-3, rel=1e-4)
+    for name, parameter in run.editor.named_parameters():
+        is_fixed = name == "log_lambdas"
+        assert torch.equal(parameter, before[name]) == is_fixed
+        assert (parameter.grad is None) == is_fixed
+
+
+def test_without_normalisation_no_statistics_are_kept(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors", hyper={"normalise": False})
+    run.run(progress=False)
+    (network,) = run.editor.networks
+    assert network.keys.count == network.gradients.count == 0
 
 
 def test_the_log_has_losses_every_step_and_scores_now_and_then(tmp_path: Path) -> None:
