@@ -5,6 +5,7 @@ reads or writes results goes through `read`, `read_all` and `write`, which check
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,15 +22,19 @@ from malmen.files import atomic
 __all__ = [
     "COLUMNS",
     "EDITORS",
+    "LATER",
     "METRICS",
     "PRE_EDIT",
+    "PRINTED_NAMES",
     "Interval",
     "aggregate",
     "bootstrap",
     "check",
     "editor_order",
+    "percentile_interval",
     "read",
     "read_all",
+    "resampled_means",
     "scale_of",
     "sources",
     "write",
@@ -67,8 +72,14 @@ COLUMNS: dict[str, str] = IDENTITY | {
 PRE_EDIT = "Pre-edit"
 """Stands in the column `editor` of aggregated results for the LM before editing."""
 
+LATER = ("UltraEdit",)
+"""Editors that are later than the paper; what is printed marks them."""
+
 EDITORS = ("FT", "MEND", "UltraEdit", "MEMIT", "MALMEN")
 """The order of rows and legends; editors of other names follow in alphabetical order."""
+
+PRINTED_NAMES = {name.lower(): name for name in EDITORS}
+"""The editors' names in print by those on the command line."""
 
 _METADATA_KEY = b"malmen"
 _SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
@@ -247,16 +258,7 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """Return a mean with its percentile interval from a two-level bootstrap.
-
-    A resample draws as many edit sets as there are, with replacement, and within each drawn set
-    as many facts as it holds, with replacement: facts edited together share one shift, so they
-    are not independent. A few sets show little of the variation between sets; an interval from
-    one set has none of it.
-
-    Facts with equal values are interchangeable, so a resample is a multinomial draw of how often
-    each distinct value occurs. An accuracy takes few distinct values: the cost hardly grows with
-    the number of facts, and the order of the facts cannot matter.
+    """Return a mean with its percentile interval from a two-level bootstrap (`resampled_means`).
 
     Args:
         values: Shape (n,), finite.
@@ -266,28 +268,61 @@ def bootstrap(
         level: Probability mass of the interval.
     """
     values = np.asarray(values, dtype=float)
-    distinct, value_index = np.unique(values, return_inverse=True)
+    smallest = values.min()  # of equal values, the mean is that value exactly
+    value = smallest + math.fsum(values - smallest) / len(values)
+    means = resampled_means(values[:, None], sets, seed=seed, resamples=resamples)[:, 0]
+    return percentile_interval(float(value), means, level=level)
+
+
+def percentile_interval(
+    value: float, samples: NDArray[np.float64], *, level: float = 0.95
+) -> Interval:
+    """Return an estimate with the interval that holds `level` of its resampled values."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    # Rounding may put an end on the wrong side of the mean by a unit in the last place.
+    return Interval(value, float(min(low, value)), float(max(high, value)))
+
+
+def resampled_means(
+    values: ArrayLike, sets: ArrayLike, *, seed: int, resamples: int = 1000
+) -> NDArray[np.float64]:
+    """Return the means of the resamples of a two-level bootstrap.
+
+    A resample draws as many edit sets as there are, with replacement, and within each drawn set
+    as many facts as it holds, with replacement: facts edited together share one shift, so they
+    are not independent. A few sets show little of the variation between sets; an interval from
+    one set has none of it.
+
+    Facts with equal values are interchangeable, so a resample is a multinomial draw of how often
+    each distinct row of values occurs. Accuracies take few distinct values: the cost hardly grows
+    with the number of facts, and the order of the facts cannot matter.
+
+    Args:
+        values: Shape (n, k), finite; what is measured on each of n facts.
+        sets: Shape (n,); the edit set each fact belongs to.
+        seed: Of the NumPy generator.
+        resamples: Number of resamples.
+
+    Returns:
+        Shape (resamples, k); the facts of a row are drawn together, so that measures, or editors
+        on the same facts, can be compared within a resample.
+    """
+    distinct, value_index = np.unique(np.asarray(values, dtype=float), axis=0, return_inverse=True)
     names, set_index = np.unique(np.asarray(sets), return_inverse=True)
     counts: NDArray[np.int64] = np.zeros((len(names), len(distinct)), dtype=np.int64)
     np.add.at(counts, (set_index, value_index), 1)
     sizes = counts.sum(axis=1)
 
-    # Distances from the smallest value: the mean of equal values is then that value exactly.
-    offsets = distinct - distinct[0]
-    value = distinct[0] + counts.sum(axis=0) @ offsets / len(values)
-
+    smallest = distinct.min(axis=0)
+    offsets = distinct - smallest
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    sums = np.zeros(resamples)
+    sums = np.zeros((resamples, distinct.shape[1]))
     for index, size in enumerate(sizes):
         tallies = generator.multinomial(drawn[:, index] * size, counts[index] / size)
         sums += tallies @ offsets
-    means = distinct[0] + sums / (drawn @ sizes)
-
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    # Rounding may put an end on the wrong side of the mean by a unit in the last place.
-    return Interval(float(value), float(min(low, value)), float(max(high, value)))
+    return smallest + sums / (drawn @ sizes)[:, None]
 
 
 def sources(metadata: Iterable[Mapping[str, Any]]) -> list[str]:
