@@ -1,4 +1,4 @@
-"""The end of a run: Table 1, what was made, and answers before and after editing."""
+"""The end of a run: Table 1, the claims, what was made, answers before and after editing."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from malmen.catalogue import lookup
+from malmen.drawing import figure_number, read_caption
 from malmen.errors import InputError
-from malmen.figures import FIGURES
-from malmen.files import atomic
+from malmen.files import atomic, read_json
 from malmen.provenance import ATTRIBUTIONS
 
-__all__ = ["WIDTH", "read_answers", "summarise"]
+__all__ = ["WIDTH", "plain", "read_answers", "summarise"]
 
 WIDTH = 100  # columns, also where the output goes to a file
 _FACTS_SHOWN = 5
@@ -42,7 +42,8 @@ def summarise(
     answers: Sequence[Path],
     out: Path,
     *,
-    checker: Path | None = None,
+    models: Sequence[Path] = (),
+    claims: Path | None = None,
 ) -> None:
     """Print what a run showed to the terminal and write it, in full, as Markdown.
 
@@ -53,12 +54,13 @@ def summarise(
             the edited fact), kind ("edit", "paraphrase" or "unrelated"), subject, prompt, target,
             before and after.
         out: The Markdown file.
-        checker: The folder of the fact checker, whose accuracy is shown.
+        models: Folders of LMs made here, whose accuracy before editing is shown.
+        claims: `claims.md`; the terminal is shown its first line.
 
     Raises:
         InputError: If Table 1 or a listed file is missing, or a file of answers is malformed.
     """
-    for path in (*tables, *figures):
+    for path in (*tables, *figures, *filter(None, [claims])):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     shown = {path.suffix: path for path in tables if path.stem == "table_1"}
@@ -68,11 +70,14 @@ def summarise(
     changes = {path.stem: read_answers(path)[:_FACTS_SHOWN] for path in answers}
 
     table = shown[".md"].read_text("utf-8")
-    notes = [] if checker is None else [_checker_accuracy(checker / "accuracy.json")]
+    notes = [_accuracy(folder) for folder in models]
+    verdicts = "" if claims is None else claims.read_text("utf-8")
     with atomic(out) as temporary:
-        text = _markdown(table, notes, tables, figures, changes, out.parent)
+        text = _markdown(table, notes, verdicts, tables, figures, changes, out.parent)
         temporary.write_text(text, encoding="utf-8")
-    paths = [*tables, *figures, out]
+    if verdicts:
+        notes.append(verdicts.splitlines()[0])
+    paths = [*tables, *figures, *filter(None, [claims]), out]
     print(_terminal(pd.read_csv(shown[".csv"]), notes, paths, changes), end="")
 
 
@@ -107,18 +112,18 @@ def read_answers(path: Path) -> list[list[dict[str, Any]]]:
     return list(facts.values())
 
 
-def _checker_accuracy(path: Path) -> str:
-    shares = json.loads(path.read_text(encoding="utf-8"))
-    return (
-        f"The fact checker, before editing, judges {_percent(shares['training'])} % of the claims "
-        f"it was trained on correctly, and {_percent(shares['held_out'])} % of claims about "
-        "subjects it has not seen."
-    )
+def _accuracy(folder: Path) -> str:
+    entry = lookup(folder.name)
+    shares: dict[str, float] = read_json(folder / "accuracy.json")
+    what = "verdicts on claims" if entry.rows == "fever" else "tokens of answers"
+    found = "; ".join(f"{name.replace('_', ' ')} {_percent(x)} %" for name, x in shares.items())
+    return f"{entry.title}, {what} right before editing: {found}."
 
 
 def _markdown(
     table: str,
     notes: Sequence[str],
+    verdicts: str,
     tables: Iterable[Path],
     figures: Iterable[Path],
     changes: dict[str, list[list[dict[str, Any]]]],
@@ -126,12 +131,12 @@ def _markdown(
 ) -> str:
     lines = ["# Summary", "", "## Table 1", "", table.rstrip(), ""]
     lines += [line for note in notes for line in (note, "")]
+    lines += ["## Claims", "", verdicts.rstrip(), ""] if verdicts else []
     lines += ["## Figures", ""]
-    for path in figures:
-        figure = FIGURES.get(path.stem.removeprefix("figure_"))
-        if path.suffix == ".png" and figure is not None:
-            lines += [f"![{figure.title}]({_relative(path, folder)})", ""]
-            lines += [f"**{figure.title}.** {figure.caption}", ""]
+    for path in sorted(path for path in figures if path.suffix == ".png"):
+        caption = read_caption(path)
+        title = f"{figure_number(path.stem.removeprefix('figure_'))}: {caption.headline}"
+        lines += [f"![{title}]({_relative(path, folder)})", "", f"**{title}.** {caption.text}", ""]
     lines += ["## Files", ""]
     lines += [f"- [{path.name}]({_relative(path, folder)})" for path in (*tables, *figures)]
     for lm, facts in changes.items():
@@ -149,13 +154,13 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text on one line, without the control characters an LM may emit."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _markdown_cell(text: str) -> str:
-    return _plain(text).replace("|", r"\|")
+    return plain(text).replace("|", r"\|")
 
 
 def _terminal(
@@ -214,9 +219,9 @@ def _answers(facts: Iterable[Sequence[dict[str, Any]]]) -> Table:
         for index, entry in enumerate(fact):
             table.add_row(
                 entry["kind"],
-                _plain(entry["prompt"]),
-                _plain(entry["target"]),
-                " -> ".join(_plain(entry[when]) or "(nothing)" for when in ("before", "after")),
+                plain(entry["prompt"]),
+                plain(entry["target"]),
+                " -> ".join(plain(entry[when]) or "(nothing)" for when in ("before", "after")),
                 end_section=index == len(fact) - 1,
             )
     return table

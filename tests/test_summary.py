@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from synthetic import write_evaluations
 
+from malmen.drawing import read_caption
 from malmen.errors import InputError
 from malmen.figures import FIGURES
+from malmen.files import write_json
 from malmen.provenance import ATTRIBUTIONS
 from malmen.summary import WIDTH, read_answers, summarise
-from malmen.tables import table_1
+from malmen.tables import make_table
 
 
 def answer(fact: int, kind: str, **fields: Any) -> dict[str, Any]:
@@ -28,8 +30,8 @@ ANSWERS = [
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[list[Path], list[Path], Path]:
     scale = tmp_path / "results" / "desk"
-    evaluations = write_evaluations(scale / "evaluations")
-    tables = table_1(evaluations, scale / "tables")
+    evaluations = write_evaluations(scale / "evaluations", lms=("smollm2",))
+    tables = make_table("1", scale / "tables", evaluations=evaluations)
     figures = FIGURES["S1"](evaluations, scale / "figures")
     path = scale / "answers" / "smollm2.json"
     path.parent.mkdir()
@@ -56,13 +58,41 @@ def test_summary(
 
     markdown = out.read_text("utf-8")
     assert tables[0].read_text("utf-8").strip() in markdown
-    assert "![Figure S1](figures/figure_S1.png)" in markdown
-    assert FIGURES["S1"].caption in markdown
+    caption = read_caption(figures[1])
+    title = f"Figure S1: {caption.headline}"
+    assert f"![{title}](figures/figure_S1.png)" in markdown
+    assert f"**{title}.** {caption.text}" in markdown
     assert r"| unrelated | Where is Lyon? | Lima | Lima | [bold]a \| b :smile:" in markdown
     for path in (*tables, *figures):
         assert f"]({path.relative_to(out.parent)})" in markdown
         assert f"  {path}\n" in terminal
     assert markdown.rstrip().endswith(list(ATTRIBUTIONS.values())[-1])
+
+
+def test_models_and_claims_are_shown(
+    made: tuple[list[Path], list[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables, figures, answers = made
+    scale = answers.parents[1]
+    shares = {"fact_checker": ("training", 0.9), "gpt2_desk": ("known", 0.951)}
+    for name, (split, share) in shares.items():
+        write_json(scale / "lm" / name / "accuracy.json", {split: share, "held_out": 0.625})
+    claims = scale / "claims.md"
+    claims.write_text("Claims at desk scale: 1 holds.\n\n| Claim |\n|---|\n| One. |\n")
+    models = [scale / "lm" / name for name in shares]
+    summarise(tables, figures, [answers], scale / "summary.md", models=models, claims=claims)
+
+    notes = [
+        "MiniLM fact checker, verdicts on claims right before editing: training 90.0 %; "
+        "held out 62.5 %.",
+        "GPT-2 (desk), tokens of answers right before editing: known 95.1 %; held out 62.5 %.",
+    ]
+    markdown = (scale / "summary.md").read_text("utf-8")
+    assert all(note in markdown for note in notes)
+    assert f"## Claims\n\n{claims.read_text('utf-8')}" in markdown
+    terminal = capsys.readouterr().out
+    assert all(note in terminal for note in (*notes, "Claims at desk scale: 1 holds."))
+    assert "| One. |" not in terminal
 
 
 def test_answers_are_grouped_by_fact(made: tuple[list[Path], list[Path], Path]) -> None:
