@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce smoke test test-slow theorems lint
+.PHONY: help env reproduce smoke report verify test test-slow theorems lint
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -28,6 +28,12 @@ reproduce: $(INSTALLED) ## everything at the desk scale: data, editors, tables, 
 
 smoke: $(INSTALLED) ## the same workflow, end to end, at the smallest scale
 	$(RUN) snakemake --cores all --configfile config/smoke.yaml
+
+report: $(INSTALLED) ## the desk scale's report alone, results/desk/report.html
+	$(RUN) snakemake --cores all results/desk/report.html
+
+verify: $(INSTALLED) ## compare the desk scale with the reference results
+	$(RUN) snakemake --cores all verify
 
 test: $(INSTALLED) ## the tests, without the slow ones
 	$(RUN) python -m pytest

@@ -23,6 +23,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/editors.smk"
+include: "workflow/rules/ablations.smk"
 include: "workflow/rules/outputs.smk"
 include: "workflow/rules/search.smk"
 
@@ -32,4 +33,6 @@ rule all:
     input:
         table_files(),
         figure_files(),
+        multiext("<results>/claims", ".md", ".csv"),
+        "<results>/report.html",
         "<results>/summary.md",

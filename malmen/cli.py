@@ -5,12 +5,11 @@ Heavy libraries are imported by the command that needs them, so that ``--help`` 
 at once.
 """
 
-import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,12 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from malmen.catalogue import catalogue, lookup
+from malmen.catalogue import Modules, catalogue, lookup
 from malmen.errors import InputError
 from malmen.settings import (
     FactCheckerSettings,
     FineTuningSettings,
     HyperSettings,
+    MemitSettings,
+    PretrainingSettings,
+    TokenSettings,
     TrainingSettings,
 )
 
@@ -45,9 +47,10 @@ def _choices(names: Iterable[str]) -> Any:
 
 
 FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.package)]
-EditedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.layers)]
+BuiltModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.built)]
+EditedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.edited)]
 TrainedEditor = Annotated[str, _choices(("malmen", "mend"))]
-AnyEditor = Annotated[str, _choices(("malmen", "mend", "ft"))]
+AnyEditor = Annotated[str, _choices(("malmen", "mend", "ft", "ultraedit", "memit"))]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
@@ -81,7 +84,7 @@ def fetch(*, lm: FetchedModel, packages: Path, out: Path) -> None:
         packages: Folder where packages are kept.
         out: Folder of the model.
     """
-    _quiet_transformers()
+    _prepare_libraries()
     from malmen.packages import fetch
 
     fetch(lookup(lm), packages=packages, out=out)
@@ -121,7 +124,7 @@ def fact_checker(
         seed: Of claims, initialisation and order.
         settings: Hyper-parameters.
     """
-    _quiet_transformers()
+    _prepare_libraries()
     from malmen import geonames
     from malmen.fact_checker import train_fact_checker
 
@@ -131,6 +134,45 @@ def fact_checker(
         base,
         geonames.training_claims(seen, n=claims, seed=seed),
         geonames.training_claims(unseen, n=held_out, seed=seed),
+        out=out,
+        settings=settings,
+        seed=seed,
+    )
+    logger.info("accuracy: %s", ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items()))
+
+
+@app.command
+def pretrain(
+    *,
+    lm: BuiltModel,
+    facts: Path,
+    out: Path,
+    subjects: int = 300,
+    seed: int = 0,
+    settings: OmitArgPrefixes[PretrainingSettings] = PretrainingSettings(),
+) -> None:
+    """Pre-train a small language model on facts, from random weights.
+
+    Args:
+        lm: Name in the catalogue.
+        facts: File of `malmen facts`.
+        out: Folder of the model.
+        subjects: Number of subjects whose facts are learned, the most prominent ones.
+        seed: Of subjects, initialisation and order.
+        settings: Hyper-parameters.
+    """
+    _prepare_libraries()
+    from malmen import geonames
+    from malmen.pretraining import pretrain as build
+
+    found = geonames.read_facts(facts)
+    splits = geonames.split_subjects(found, seed=seed)
+    known, held_out = geonames.pretraining_facts(splits, subjects=subjects)
+    accuracy = build(
+        lookup(lm),
+        geonames.all_prompts(known),
+        geonames.all_prompts(held_out),
+        names=dict.fromkeys(fact.subject for fact in found),
         out=out,
         settings=settings,
         seed=seed,
@@ -212,22 +254,79 @@ def import_rows(
 
 
 @app.command
-def prefix(*, lm: EditedModel, weights: Path, rows: Path, out: Path, seed: int = 0) -> None:
-    """Run the frozen blocks once over every prompt of a file of rows.
+def prefix(
+    *, lm: EditedModel, weights: Path, rows: list[Path], out_dir: Path, seed: int = 0
+) -> None:
+    """Run the frozen blocks once over every prompt of files of rows.
 
     Args:
         lm: Name in the catalogue.
         weights: Folder of the model.
-        rows: File of rows.
-        out: The prefix store, safetensors.
+        rows: Files of rows.
+        out_dir: Folder for the prefix stores: NAME.safetensors for NAME.jsonl.
         seed: Of the draw of paraphrases; the same for every command.
     """
     from malmen.prefix import record_prefix
 
     model = _load(lm, weights)
-    facts = _encode(model, rows, seed=seed)
-    sequences = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
-    record_prefix(model, sequences).save(out, model=lm)
+    for path in rows:
+        facts = _encode(model, path, seed=seed)
+        sequences = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
+        out = out_dir / f"{path.name.partition('.')[0]}.safetensors"
+        record_prefix(model, sequences).save(out, model=lm)
+
+
+@app.command
+def key_statistics(
+    *,
+    lm: EditedModel,
+    weights: Path,
+    out: Path,
+    facts: OptionalPath = None,
+    texts: OptionalPath = None,
+    dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    samples: int = 2000,
+    length: int = 64,
+    seed: int = 0,
+) -> None:
+    """Average the keys' outer products over texts, for MEMIT.
+
+    Args:
+        lm: Name in the catalogue.
+        weights: Folder of the model.
+        out: The statistics, safetensors; run metadata (.json) stand beside it.
+        facts: File of `malmen facts`: half of the texts are facts, half are sampled from the model.
+        texts: File of texts instead: lines of a .txt, or the field "text" of a .jsonl.
+        dataset: Data set of the Hugging Face hub instead, downloaded as it is read; for the
+            paper's Wikipedia, wikimedia/wikipedia:20231101.en and 100,000 samples.
+        samples: Number of texts.
+        length: Tokens of a text, at most.
+        seed: Of all draws.
+    """
+    started = time.perf_counter()
+    if sum(source is not None for source in (facts, texts, dataset)) != 1:
+        raise InputError("name one source of texts: --facts, --texts or --dataset")
+    model = _load(lm, weights, modules="memit")
+    from malmen import geonames
+    from malmen.files import write_json
+    from malmen.key_statistics import key_statistics as average
+    from malmen.provenance import run_metadata
+    from malmen.texts import desk_texts, read_texts, stream_dataset
+
+    source: Iterable[str]
+    if facts is not None:
+        known = geonames.read_facts(facts)
+        source = desk_texts(model, known, n=samples, length=length, seed=seed)
+    elif texts is not None:
+        source = read_texts(texts)
+    else:
+        source = stream_dataset(str(dataset), seed=seed)
+    statistics = average(model, source, total=samples, length=length)
+    origin = [*filter(None, [lookup(lm).origin]), *(["geonames"] if facts is not None else [])]
+    choices = {"lm": lm, "samples": samples, "length": length, **statistics.source}
+    metadata = run_metadata(seed=seed, settings=choices, started=started, data=origin)
+    write_json(out.with_suffix(".json"), metadata)
+    statistics.save(out)
 
 
 @app.command
@@ -244,6 +343,7 @@ def train(
     steps: int,
     out: Path,
     init: OptionalPath = None,
+    modules: Modules = "edited",
     seed: int = 0,
     settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
     training: OmitArgPrefixes[TrainingSettings] = TrainingSettings(),
@@ -262,6 +362,7 @@ def train(
         steps: Number of steps.
         out: The editor, safetensors; run metadata (.json) and losses (.csv) stand beside it.
         init: Editor to start from, such as one trained at fewer edits.
+        modules: Which of the catalogue's choices of modules are edited.
         seed: Of initial weights and the order of facts.
         settings: Hyper-parameters of the editor.
         training: Hyper-parameters of the training.
@@ -271,12 +372,12 @@ def train(
     import torch
 
     from malmen.editors import EDITORS, save_editor
-    from malmen.files import atomic, digest
+    from malmen.files import atomic, digest, write_json
     from malmen.provenance import run_metadata
     from malmen.training import MetaTraining
 
     kind = _choose(EDITORS, editor, "editor")
-    model = _load(lm, weights, prefixes=[prefix, validation_prefix])
+    model = _load(lm, weights, prefixes=[prefix, validation_prefix], modules=modules)
     torch.manual_seed(seed)
     learner = kind(model.shapes, settings).to(model.device)
     if init is not None:
@@ -289,6 +390,7 @@ def train(
         "lm": lm,
         "edits": edits,
         "steps": steps,
+        "modules": modules,
         "seed": seed,
         **asdict(settings),
         **asdict(training),
@@ -309,9 +411,7 @@ def train(
     log = run.run()
     with atomic(out.with_suffix(".csv")) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)
-    _write_json(
-        out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started)
-    )
+    write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
     save_editor(out, learner, lm=lm)
     run.forget()
 
@@ -323,14 +423,19 @@ def evaluate(
     lm: EditedModel,
     weights: Path,
     rows: Path,
-    prefix: Path,
     edits: list[int],
     sets: int,
     out: Path,
+    prefix: OptionalPath = None,
     trained: list[str] = [],
+    modules: Modules = "edited",
+    statistics: OptionalPath = None,
     data: list[str] = [],
     seed: int = 0,
-    settings: OmitArgPrefixes[FineTuningSettings] = FineTuningSettings(),
+    fact_batch: int = 32,
+    ft: FineTuningSettings = FineTuningSettings(),
+    ultraedit: TokenSettings = TokenSettings(),
+    memit: MemitSettings = MemitSettings(),
 ) -> None:
     """Edit disjoint sets of facts at every count and score every fact.
 
@@ -339,40 +444,62 @@ def evaluate(
         lm: Name in the catalogue.
         weights: Folder of the model.
         rows: The pool of rows.
-        prefix: Prefix store of these rows.
         edits: Numbers of facts edited at once.
         sets: Disjoint edit sets a number.
         out: Per-fact results, Parquet.
+        prefix: Prefix store of these rows; without it, the frozen blocks run again. MEMIT, which
+            edits lower blocks, takes none.
         trained: FILE@COUNT for every trained editor; each count is edited by the one trained at
             the nearest count from above, or at the largest.
+        modules: Which of the catalogue's choices of modules are edited, as in training. MEMIT
+            edits its own.
+        statistics: Key statistics of MEMIT.
         data: What the rows were made from, a key of `malmen.provenance.ATTRIBUTIONS`.
-        seed: Of fine-tuning; also recorded.
-        settings: Of fine-tuning; the other editors bring theirs, and only facts a batch counts.
+        seed: Of fine-tuning and of MEMIT's contexts; also recorded.
+        fact_batch: Facts at a time when they are scored.
+        ft: Hyper-parameters of fine-tuning.
+        ultraedit: Hyper-parameters of UltraEdit.
+        memit: Hyper-parameters of MEMIT.
     """
     started = time.perf_counter()
     from malmen import results
+    from malmen.editors import NAMES
     from malmen.evaluation import check_pool
     from malmen.evaluation import evaluate as score
     from malmen.provenance import ATTRIBUTIONS, run_metadata
+    from malmen.so_far import print_so_far
 
-    printed = _choose({"malmen": "MALMEN", "mend": "MEND", "ft": "FT"}, editor, "editor")
+    printed = _choose(NAMES, editor, "editor")
     for key in data:
         _choose(ATTRIBUTIONS, key, "data")
     if not edits:
         raise InputError("--edits: name at least one number")
-    model = _load(lm, weights, prefixes=[prefix])
+    prefixes = [] if prefix is None else [prefix]
+    model = _load(lm, weights, prefixes=prefixes, modules="memit" if editor == "memit" else modules)
     facts = _encode(model, rows, seed=seed)
     check_pool(edits, sets=sets, pool=len(facts))
-    editors = _editors(editor, model, edits, trained, settings, seed=seed)
-    frame = score(editors, model, facts, counts=edits, sets=sets, size=settings.fact_batch)
-    choices = {"trained": trained} if editor != "ft" else asdict(settings)
+    untrained: dict[str, FineTuningSettings | MemitSettings | TokenSettings]
+    untrained = {"ft": ft, "ultraedit": ultraedit, "memit": memit}
+    settings = untrained.get(editor)
+    if settings is None:
+        editors = _trained_editors(editor, model, edits, trained)
+        choices: dict[str, Any] = {"modules": modules, "trained": trained}
+    else:
+        chosen = _untrained_editor(model, settings, statistics=statistics, seed=seed)
+        editors = dict.fromkeys(edits, chosen)
+        choices = {"modules": modules, **asdict(settings)}
+    evaluation = score(editors, model, facts, counts=edits, sets=sets, size=fact_batch)
+    origin = lookup(lm).origin
     metadata = run_metadata(
         seed=seed,
         settings={"sets": sets, **choices},
         started=started,
-        data=[lookup(lm).origin, *data],
+        data=[*filter(None, [origin]), *data],
     )
-    results.write(out, frame.assign(editor=printed, lm=lm, seed=seed), metadata)
+    frame = evaluation.scores.assign(editor=printed, lm=lm, seed=seed)
+    results.write(out, frame, metadata | {"editing": evaluation.editing})
+    if out.absolute().parent.parent.name == "evaluations":  # one of a run's many
+        print_so_far(out.absolute().parent.parent)
 
 
 @app.command
@@ -400,41 +527,200 @@ def answers(
     from malmen.answers import before_and_after
     from malmen.evaluation import check_pool
     from malmen.facts import read_rows
+    from malmen.files import write_json
 
     if lookup(lm).rows != "zsre":
         raise InputError(f"{lm} judges claims, it answers no prompts")
     facts = read_rows(rows, "zsre")
     check_pool([edits], sets=1, pool=len(facts))
     model = _load(lm, weights)
-    _write_json(out, before_and_after(_trained(trained, model), model, facts[:edits], show=show))
+    write_json(out, before_and_after(_trained(trained, model), model, facts[:edits], show=show))
 
 
 @app.command
-def table(*, number: int, evaluations: list[Path], out_dir: Path) -> None:
-    """Make a table of the paper from per-fact results.
+def table(
+    *,
+    number: str,
+    out_dir: Path,
+    evaluations: list[Path] = [],
+    settings: OptionalPath = None,
+    weights: list[Path] = [],
+    rows: list[Path] = [],
+    facts: OptionalPath = None,
+    trained: list[Path] = [],
+    statistics: list[Path] = [],
+) -> None:
+    """Make a table of the paper from the files that it needs.
+
+    Tables 1 and 5 need --evaluations, Table 5 also takes --trained and --statistics; Table 1b needs
+    nothing; Table 2 needs the --evaluations of MALMEN and of its variants; Table 3 needs
+    --settings; Table 4 needs --settings, --weights and --rows, and takes --facts.
 
     Args:
-        number: Which table.
-        evaluations: Files of `malmen evaluate`.
+        number: Which table: 1, 1b, 2, 3, 4 or 5.
         out_dir: Folder for table_N.md, .tex and .csv.
+        evaluations: Files of `malmen evaluate`; a variant is named after what it changes.
+        settings: JSON of a run's settings by language model, hyper-parameters resolved.
+        weights: Folders of the language models, named as in the catalogue.
+        rows: Files of rows, LM/SPLIT.jsonl.
+        facts: File of `malmen facts`.
+        trained: Run metadata of trained editors (.json), their logs (.csv) beside them.
+        statistics: Run metadata of `malmen key-statistics`.
     """
-    from malmen.tables import TABLES
+    from malmen.tables import make_table
 
-    _choose(TABLES, number, "table")(evaluations, out_dir)
+    make_table(
+        number,
+        out_dir,
+        evaluations=evaluations,
+        settings=settings,
+        weights=weights,
+        rows=rows,
+        facts=facts,
+        trained=trained,
+        statistics=statistics,
+    )
 
 
 @app.command
-def figure(*, name: str, evaluations: list[Path], out_dir: Path) -> None:
-    """Draw a figure of the paper from per-fact results.
+def claims(
+    *,
+    claims: Path,
+    evaluations: list[Path],
+    out_dir: Path,
+    ablations: list[Path] = [],
+    trained: list[Path] = [],
+    statistics: list[Path] = [],
+    memory: OptionalPath = None,
+) -> None:
+    """Say which claims of the paper hold in the results of a run.
+
+    Args:
+        claims: The claims (workflow/claims.yaml).
+        evaluations: Files of `malmen evaluate`.
+        out_dir: Folder for claims.md and claims.csv.
+        ablations: Files of `malmen evaluate` of MALMEN's variants, named after what they change.
+        trained: Run metadata of trained editors (.json), their logs (.csv) beside them.
+        statistics: Run metadata of `malmen key-statistics`.
+        memory: File of `malmen memory`.
+    """
+    from malmen.claims import evaluate_claims
+    from malmen.predicates import Evidence
+
+    evidence = Evidence(
+        evaluations=evaluations,
+        ablations=ablations,
+        trained=trained,
+        statistics=statistics,
+        memory=memory,
+    )
+    evaluate_claims(claims, evidence, out_dir)
+
+
+@app.command
+def reference(*, results: Path, out: Path) -> None:
+    """Keep the small results of a run, to compare later runs with.
+
+    Args:
+        results: Folder of the run, results/SCALE.
+        out: Folder of the reference.
+    """
+    from malmen.verify import make_reference
+
+    for path in make_reference(results, out):
+        print(path)
+
+
+@app.command
+def verify(*, reference: Path, results: Path, tolerances: OptionalPath = None) -> None:
+    """Compare a run with a reference; end with status 1 if a cell moved beyond its tolerance.
+
+    Args:
+        reference: Folder of `malmen reference`.
+        results: Folder of the run, results/SCALE.
+        tolerances: What may differ, and by how much; workflow/verify.yaml unless given.
+    """
+    from malmen.verify import TOLERANCES
+    from malmen.verify import verify as compare
+
+    if compare(reference, results, tolerances=tolerances or TOLERANCES):
+        sys.exit(1)
+
+
+@app.command
+def memory(
+    *,
+    lm: EditedModel,
+    weights: Path,
+    rows: Path,
+    prefix: Path,
+    edits: list[int],
+    limit_mb: float,
+    out: Path,
+    seed: int = 0,
+    settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
+) -> None:
+    """Measure the peak memory of meta-training and editing against the number of edits.
+
+    Args:
+        lm: Name in the catalogue.
+        weights: Folder of the model.
+        rows: Rows to edit in; the first ones are taken.
+        prefix: Prefix store of these rows.
+        edits: Numbers of facts edited at once.
+        limit_mb: Memory above the loaded model from which on a procedure does not fit; larger
+            numbers of edits are then left out. The machine needs twice as much.
+        out: CSV, one row a measurement; run metadata (.json) stands beside it.
+        seed: Of initial weights.
+        settings: Hyper-parameters of the editors.
+    """
+    started = time.perf_counter()
+    import torch
+
+    from malmen.files import atomic, write_json
+    from malmen.memory import measure
+    from malmen.provenance import run_metadata
+
+    # oneDNN keeps what it compiles for every shape, which would count as the procedures' memory.
+    model = _load(lm, weights, prefixes=[prefix], fast=False)
+    torch.manual_seed(seed)
+    found = measure(
+        model, _encode(model, rows, seed=seed), settings, edits=edits, limit_mb=limit_mb
+    )
+    with atomic(out) as temporary:
+        found.to_csv(temporary, index=False)
+    choices = {"lm": lm, "edits": edits, "limit_mb": limit_mb, **asdict(settings)}
+    write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+
+
+@app.command
+def figure(
+    *, name: str, out_dir: Path, evaluations: list[Path] = [], memory: OptionalPath = None
+) -> None:
+    """Draw a figure of the paper from results.
 
     Args:
         name: Which figure.
-        evaluations: Files of `malmen evaluate`.
         out_dir: Folder for figure_NN.pdf, .png and .csv.
+        evaluations: Files of `malmen evaluate` for one language model: its scaling curve.
+        memory: File of `malmen memory`: Figure 8.
     """
     from malmen.figures import FIGURES
 
-    _choose(FIGURES, name, "figure")(evaluations, out_dir)
+    _choose(FIGURES, name, "figure")([memory] if memory else evaluations, out_dir)
+
+
+@app.command
+def diagram(*, name: str, out_dir: Path) -> None:
+    """Draw a figure of the paper that needs no results.
+
+    Args:
+        name: Which figure: 01 and 02 are procedures, the others modules of language models.
+        out_dir: Folder for figure_NN.pdf, .png and .csv.
+    """
+    from malmen.diagrams import DIAGRAMS
+
+    _choose(DIAGRAMS, name, "diagram")(out_dir)
 
 
 @app.command
@@ -444,7 +730,8 @@ def summary(
     out: Path,
     figures: list[Path] = [],
     answers: list[Path] = [],
-    checker: OptionalPath = None,
+    models: list[Path] = [],
+    claims: OptionalPath = None,
 ) -> None:
     """Print what was found and where it is, and write the same as Markdown.
 
@@ -453,11 +740,56 @@ def summary(
         out: The summary, Markdown.
         figures: Figures made.
         answers: Files of `malmen answers`.
-        checker: Folder of the fact checker, whose accuracy is shown.
+        models: Folders of language models that were made here, whose accuracy is shown.
+        claims: Markdown of `malmen claims`.
     """
     from malmen.summary import summarise
 
-    summarise(tables, figures, answers, out, checker=checker)
+    summarise(tables, figures, answers, out, models=models, claims=claims)
+
+
+@app.command
+def report(
+    *,
+    scale: str,
+    out: Path,
+    tables: list[Path] = [],
+    figures: list[Path] = [],
+    claims: OptionalPath = None,
+    answers: list[Path] = [],
+    models: list[Path] = [],
+    runs: list[Path] = [],
+    benchmarks: OptionalPath = None,
+    rulegraph: OptionalPath = None,
+) -> None:
+    """Put everything that a run made on one self-contained page.
+
+    Args:
+        scale: The scale that ran.
+        out: The page, HTML.
+        tables: Tables made, Markdown.
+        figures: Figures made, PNG.
+        claims: CSV of `malmen claims`.
+        answers: Files of `malmen answers`.
+        models: Folders of language models that were made here.
+        runs: Run metadata: JSON files, and files of `malmen evaluate`.
+        benchmarks: Folder of Snakemake's benchmarks.
+        rulegraph: What `snakemake --rulegraph dot` prints.
+    """
+    from malmen.report import Sources, write_report
+
+    sources = Sources(
+        scale=scale,
+        tables=tables,
+        figures=figures,
+        claims=claims,
+        answers=answers,
+        models=models,
+        runs=runs,
+        benchmarks=benchmarks,
+        rulegraph=rulegraph,
+    )
+    write_report(sources, out)
 
 
 @app.command
@@ -475,21 +807,32 @@ def search_table(*, evaluations: list[Path], out: Path) -> None:
         trials(evaluations).to_csv(temporary, index=False)
 
 
-def _quiet_transformers() -> None:
-    """Keep transformers' own bars and reports off the terminal."""
+def _prepare_libraries(*, fast: bool = True) -> None:
+    """Keep transformers' own bars and reports off the terminal; take the faster products."""
     import transformers
 
+    from malmen import onednn
+
+    if fast and onednn.is_faster():
+        onednn.route_products()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
 
-def _load(lm: str, weights: Path, *, prefixes: list[Path] | None = None) -> "LanguageModel":
+def _load(
+    lm: str,
+    weights: Path,
+    *,
+    prefixes: Sequence[Path] = (),
+    modules: Modules = "edited",
+    fast: bool = True,
+) -> "LanguageModel":
     """Load a language model, starting from stored states if there are any."""
-    entry = lookup(lm)
-    if not entry.layers:
-        edited = ", ".join(name for name, other in catalogue().items() if other.layers)
+    if not lookup(lm).edited:
+        edited = ", ".join(name for name, other in catalogue().items() if other.edited)
         raise InputError(f"{lm} is not for editing; choose from {edited}")
-    _quiet_transformers()
+    entry = lookup(lm).editing(modules)
+    _prepare_libraries(fast=fast)
     from malmen.language_model import LanguageModel
     from malmen.prefix import PrefixStore, replay
 
@@ -506,20 +849,36 @@ def _encode(model: "LanguageModel", rows: Path, *, seed: int) -> "list[EncodedFa
     return encode_rows(model, read_rows(rows, model.entry.rows), seed=seed)
 
 
-def _editors(
-    editor: str,
+def _untrained_editor(
     model: "LanguageModel",
-    counts: list[int],
-    trained: list[str],
-    settings: FineTuningSettings,
+    settings: FineTuningSettings | MemitSettings | TokenSettings,
     *,
+    statistics: Path | None,
     seed: int,
+) -> "Editor":
+    """Return the editor that these hyper-parameters belong to."""
+    match settings:
+        case FineTuningSettings():
+            from baselines.fine_tuning import FineTuning
+
+            return FineTuning(settings, seed=seed)
+        case TokenSettings():
+            from baselines.ultraedit import UltraEdit
+
+            return UltraEdit(model.shapes, settings)
+        case MemitSettings():
+            from baselines.memit import MEMIT
+            from malmen.key_statistics import KeyStatistics
+
+            if statistics is None:
+                raise InputError("--statistics: MEMIT needs them; `malmen key-statistics`")
+            return MEMIT(settings, KeyStatistics.load(statistics, model), seed=seed)
+
+
+def _trained_editors(
+    editor: str, model: "LanguageModel", counts: list[int], trained: list[str]
 ) -> "dict[int, Editor]":
     """Return the editor for every count."""
-    from baselines.fine_tuning import FineTuning
-
-    if editor == "ft":
-        return dict.fromkeys(counts, FineTuning(settings, seed=seed))
     files: dict[int, Path] = {}
     for item in trained:
         path, _, count = item.rpartition("@")
@@ -547,10 +906,3 @@ def _choose(choices: Mapping[Any, Any], name: object, kind: str) -> Any:
     if name not in choices:
         raise InputError(f"unknown {kind} {name}; choose from {', '.join(map(str, choices))}")
     return choices[name]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    from malmen.files import atomic
-
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """The command line as users meet it: its help, its one-line errors, and what it leaves behind."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -16,18 +19,22 @@ from tiny_folders import write_lines, write_lm, zsre_line
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen import cli
-from malmen.catalogue import catalogue, lookup
-from malmen.editors import EDITORS, save_editor
+from malmen import cli, onednn, results
+from malmen.catalogue import Modules, catalogue, lookup
+from malmen.editors import EDITORS, NAMES, save_editor
+from malmen.figures import FIGURES
 from malmen.language_model import LanguageModel
 from malmen.prefix import PrefixStore
 from malmen.settings import HyperSettings
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
-    *("fetch", "facts", "fact-checker", "rows", "import-rows", "prefix", "train", "evaluate"),
-    *("answers", "table", "figure", "summary", "search-table"),
+    name.replace("_", "-")
+    for name in re.findall(
+        r"^@app\.command\ndef (\w+)", Path(cli.__file__).read_text("utf-8"), re.M
+    )
 ]
+EDITED = [name for name, entry in catalogue().items() if entry.edited]
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ def run_here(
     verbosity = transformers.utils.logging.get_verbosity
     monkeypatch.setattr(transformers.utils.logging, "set_verbosity_error", verbosity)
     monkeypatch.setattr(transformers.utils.logging, "disable_progress_bar", verbosity)
+    monkeypatch.setattr(onednn, "is_faster", lambda: False)  # for good, in this process
 
     def run(*words: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["malmen", *map(str, words)])
@@ -109,14 +117,17 @@ def test_help_describes_every_option(command: str) -> None:
     for entry in entries:
         words = " ".join(entry.split("╰")[0].replace("│", " ").split())
         value = r"\{[^}]*\}|[A-Z]+|\[[A-Z]+ \[[A-Z]+ \.\.\.\]\]"
-        assert re.fullmatch(rf"(-h, --help|--[a-z-]+ ({value})) [A-Za-z].*", words), words
+        switch = r"-h, --help|--([a-z-]+), --no-\2"
+        assert re.fullmatch(rf"({switch}|--[a-z.-]+ ({value})) \w.*", words), words
 
 
 def test_help_names_the_choices() -> None:
     text = " ".join(run("evaluate", "--help").out.split())
-    assert "--editor {malmen,mend,ft}" in text
-    assert "--lm {smollm2,fact_checker}" in text
+    assert f"--editor {{{','.join(NAMES)}}}" in text
+    assert f"--lm {{{','.join(EDITED)}}}" in text
+    assert f"--modules {{{','.join(get_args(Modules))}}}" in text
     assert "--lm {smollm2,minilm}" in " ".join(run("fetch", "--help").out.split())
+    assert f"--editor {{{','.join(EDITORS)}}}" in " ".join(run("train", "--help").out.split())
 
 
 def test_the_installed_command_is_the_same() -> None:
@@ -134,7 +145,8 @@ def test_the_installed_command_is_the_same() -> None:
         (["frobnicate"], "frobnicate"),
         (["facts", "--outt", "x"], "--outt"),
         (["facts"], "--out"),
-        (["table", "--number", "one", "--evaluations", "x", "--out-dir", "y"], "--number"),
+        (["search-table", "--evaluations", "x"], "--out"),
+        (["facts", "--out", "x", "--out"], "--out"),
     ],
 )
 def test_usage_errors_are_short(words: list[str], names: str, tmp_path: Path) -> None:
@@ -163,8 +175,11 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        ("table --number 2 --evaluations x --out-dir out", "unknown table 2; choose from 1"),
-        ("figure --name 99 --evaluations x --out-dir out", "unknown figure 99; choose from 04, S1"),
+        ("table --number 9 --evaluations x --out-dir out", "unknown table 9; choose from 1, "),
+        (
+            "figure --name 99 --evaluations x --out-dir out",
+            f"unknown figure 99; choose from {', '.join(FIGURES)}",
+        ),
         (
             "table --number 1 --evaluations no.parquet --out-dir out",
             "no.parquet: no such file (make it with `malmen evaluate`)",
@@ -178,8 +193,12 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
             "unknown editor memit; choose from malmen, mend",
         ),
         (
-            f"{EVALUATE} --editor memit",
-            "unknown editor memit; choose from malmen, mend, ft",
+            f"{EVALUATE} --editor rome",
+            f"unknown editor rome; choose from {', '.join(NAMES)}",
+        ),
+        (
+            f"{EVALUATE} --editor memit".replace("smollm2", "t5_desk"),
+            "t5_desk: the catalogue names no modules under 'memit'",
         ),
         (
             f"{EVALUATE} --editor ft".replace("smollm2", "gpt5"),
@@ -187,7 +206,7 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
         ),
         (
             f"{EVALUATE} --editor ft".replace("smollm2", "minilm"),
-            "minilm is not for editing; choose from smollm2, fact_checker",
+            f"minilm is not for editing; choose from {', '.join(EDITED)}",
         ),
         (
             f"{EVALUATE} --editor ft --data wikipedia",
@@ -291,7 +310,7 @@ class Workplace:
         rest = ["--out", self.folder / "out" / "e.parquet", "--fact-batch", 4, *words]
         return ["evaluate", "--editor", editor, *self.options(**named), *map(str, rest)]
 
-    def train(self, *words: object, **changes: object) -> list[str]:
+    def train(self, *words: object, name: str = "e", **changes: object) -> list[str]:
         named: dict[str, object] = {
             "prefix": self.prefix,
             "validation-rows": self.rows,
@@ -301,7 +320,7 @@ class Workplace:
             "rank": 4,
             **changes,
         }
-        rest = ["--out", self.folder / "out" / "e.safetensors", *words]
+        rest = ["--out", self.folder / "out" / f"{name}.safetensors", *words]
         return ["train", "--editor", "malmen", *self.options(**named), *map(str, rest)]
 
 
@@ -313,21 +332,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     rows = write_lines(folder / "rows.jsonl", [zsre_line(i) for i in range(8)])
     lm = LanguageModel.load(weights, lookup("smollm2"))
     states = torch.zeros(3, 16)
-    PrefixStore([(1, 2, 3)], states, in_tuple=False).save(folder / "other.st", model="fact_checker")
-    PrefixStore([(1, 2, 3)], states, in_tuple=False).save(folder / "few.st", model="smollm2")
+    PrefixStore([(1, 2, 3)], states, arity=0).save(folder / "other.st", model="fact_checker")
+    PrefixStore([(1, 2, 3)], states, arity=0).save(folder / "few.st", model="smollm2")
     for rank in (4, 8):
         for name, kind in EDITORS.items():
             editor = kind(lm.shapes, HyperSettings(rank=rank))
             save_editor(folder / f"{name}_{rank}.st", editor, lm="smollm2")
             save_editor(folder / f"{name}_{rank}_checker.st", editor, lm="fact_checker")
-    return Workplace(folder, weights, rows, folder / "prefix.st", folder / "malmen_4.st")
+    return Workplace(folder, weights, rows, folder / "rows.safetensors", folder / "malmen_4.st")
 
 
 @pytest.fixture
 def ready(place: Workplace, run_here: Run) -> Workplace:
     """The workplace with the prefix of its rows."""
     if not place.prefix.exists():
-        result = run_here("prefix", *place.options(out=place.prefix))
+        result = run_here("prefix", *place.options(**{"out-dir": place.folder}))
         assert result.status == 0, result.err
         assert "frozen prefix of SmolLM2-135M: 0 of " in result.err
     return place
@@ -365,6 +384,30 @@ def test_editors_that_do_not_fit(run_here: Run, ready: Workplace) -> None:
     assert "not a safetensors file" in about("malmen", f"{ready.rows}@4")
     words = ready.evaluate("mend")
     assert "mend has to be trained first" in complaint_about(run_here, ready, words)
+
+
+def test_an_editor_of_other_modules(run_here: Run, ready: Workplace) -> None:
+    # Its editor is of the catalogue's first choice, the language model is loaded for the second.
+    words = ready.evaluate("malmen", "--trained", f"{ready.editor}@4", "--modules", "alternative")
+    message = complaint_about(run_here, ready, words)
+    entry = lookup("smollm2")
+    assert message == (
+        f"{ready.editor}: an editor of {', '.join(entry.edited)}, and the language model is loaded "
+        f"to edit {', '.join(entry.alternative)}: use the same --modules as in training"
+    )
+    words = ready.train("--modules", "alternative", "--init", ready.editor)
+    assert "use the same --modules" in complaint_about(run_here, ready, words)
+
+
+def test_modules_below_the_stored_states(run_here: Run, ready: Workplace) -> None:
+    lowest = lookup("smollm2").memit[0]
+    refusal = f"{lowest} lies in a frozen block: edit it without a prefix store"
+    for words in (
+        ready.evaluate("memit"),
+        ready.evaluate("ft", "--modules", "memit"),
+        ready.train("--modules", "memit"),
+    ):
+        assert complaint_about(run_here, ready, words) == refusal
 
 
 def test_a_start_that_does_not_fit(run_here: Run, ready: Workplace) -> None:
@@ -408,10 +451,10 @@ def test_malformed_rows(
     tmp_path: Path,
 ) -> None:
     rows = write_lines(tmp_path / "rows.jsonl", lines)
-    out = tmp_path / "out" / "prefix.st"
-    message = complaint_about(run_here, place, ["prefix", *place.options(rows=rows, out=out)])
-    assert complaint in message
-    assert not out.parent.exists()
+    out = tmp_path / "out"
+    options = place.options(rows=rows, **{"out-dir": out})
+    assert complaint in complaint_about(run_here, place, ["prefix", *options])
+    assert not out.exists()
 
 
 def test_an_answer_of_no_tokens(run_here: Run, place: Workplace, tmp_path: Path) -> None:
@@ -423,16 +466,17 @@ def test_an_answer_of_no_tokens(run_here: Run, place: Workplace, tmp_path: Path)
     rows = write_lines(
         tmp_path / "rows.jsonl", [zsre_line(0), zsre_line(1, ans="\N{ZERO WIDTH SPACE}")]
     )
-    out = tmp_path / "out" / "prefix.st"
-    message = run_here("prefix", *place.options(weights=weights, rows=rows, out=out)).complaint
+    out = tmp_path / "out"
+    options = place.options(weights=weights, rows=rows, **{"out-dir": out})
+    message = run_here("prefix", *options).complaint
     assert message.startswith("the answer of ('Where is City 1?', ")
     assert message.endswith("tokenises to nothing")
-    assert not out.parent.exists()
+    assert not out.exists()
 
 
 def test_weights_of_another_model(run_here: Run, place: Workplace) -> None:
-    weights, out = place.folder / "checker", place.folder / "out.st"
-    words = ["prefix", *place.options(weights=weights, out=out)]
+    options = place.options(weights=place.folder / "checker", **{"out-dir": place.folder / "out"})
+    words = ["prefix", *options]
     message = complaint_about(run_here, place, words)
     assert "BertLMHeadModel has no module model.layers.24.mlp.down_proj" in message
 
@@ -443,6 +487,57 @@ def test_missing_rows_in_a_process_of_its_own(ready: Workplace) -> None:
 
 
 # --- good input ---
+
+
+def evaluated(run: Run, place: Workplace, *words: object, **options: object) -> dict[str, Any]:
+    """Run an evaluation of two sets of four facts, and return its metadata."""
+    path = place.folder / "out" / "e.parquet"
+    result = run(*place.evaluate(*words, **options))
+    assert result.status == 0, result.err
+    frame, metadata = results.read(path)
+    path.unlink()
+    assert len(frame) == 8
+    assert set(frame["editor"]) == {NAMES[str(words[0])]}
+    return metadata
+
+
+def test_other_modules_are_trained_and_evaluated(run_here: Run, ready: Workplace) -> None:
+    trained = ready.folder / "out" / "alternative.safetensors"
+    result = run_here(*ready.train("--modules", "alternative", name="alternative"))
+    assert result.status == 0, result.err
+    assert json.loads(trained.with_suffix(".json").read_text("utf-8"))["settings"]["modules"] == (
+        "alternative"
+    )
+    words = ["malmen", "--trained", f"{trained}@4", "--modules", "alternative"]
+    metadata = evaluated(run_here, ready, *words)
+    assert metadata["settings"]["modules"] == "alternative"
+
+
+def test_an_untrained_editor_is_evaluated(run_here: Run, ready: Workplace) -> None:
+    words = ["--ultraedit.learning-rate", 0.25, "--ultraedit.cached", "all"]
+    metadata = evaluated(run_here, ready, "ultraedit", *words)
+    assert metadata["settings"]["learning_rate"] == 0.25
+    assert metadata["settings"]["cached"] == "all"
+    editing = metadata["editing"]
+    assert [(entry["edits"], entry["edit_set"]) for entry in editing] == [(4, 0), (4, 1)]
+    assert 0 < sum(entry["seconds"] for entry in editing) < metadata["wall_seconds"]
+
+
+def test_evaluation_without_stored_states_is_the_same(run_here: Run, ready: Workplace) -> None:
+    path = ready.folder / "out" / "e.parquet"
+    frames = []
+    for words in (ready.evaluate("ultraedit"), without(ready.evaluate("ultraedit"), "--prefix")):
+        result = run_here(*words)
+        assert result.status == 0, result.err
+        frames.append(results.read(path)[0])
+        path.unlink()
+    pd.testing.assert_frame_equal(*frames)
+
+
+def without(words: list[str], option: str) -> list[str]:
+    """The words of a command without an option and its value."""
+    at = words.index(option)
+    return [*words[:at], *words[at + 2 :]]
 
 
 def test_answers_need_no_subjects(run_here: Run, place: Workplace, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,19 @@ import pytest
 from tiny_folders import write_lm
 
 from malmen import results
+from malmen.catalogue import lookup
 from malmen.facts import read_rows
 from malmen.files import read_safetensors
 
 ROOT = Path(__file__).parents[1]
 HYPER = "--rank 8 --learning-rate 1e-3 --meta-learning-rate 1e-3 --fact-batch 4"
+
+ALL_ROWS = "--rows rows/train.jsonl rows/validation.jsonl rows/evaluation.jsonl"
+TRAINING_DATA = (
+    "--rows rows/train.jsonl --prefix prefix/train.safetensors"
+    " --validation-rows rows/validation.jsonl --validation-prefix prefix/validation.safetensors"
+)
+EVALUATION_DATA = "--rows rows/evaluation.jsonl --prefix prefix/evaluation.safetensors"
 
 pytestmark = pytest.mark.slow
 
@@ -73,20 +82,15 @@ def shell(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     shell.malmen(
         f"{draw} {{}} --unrelated {{}} {exclude} --rows 8 --out rows/validation.jsonl", derived, nq
     )
-    for split in ("train", "validation", "evaluation"):
-        _, err = shell.malmen(
-            f"prefix --lm smollm2 --weights lm --rows rows/{split}.jsonl --out prefix/{split}.st"
-        )
-        assert "frozen prefix of SmolLM2-135M: 0 of " in err
+    _, err = shell.malmen(f"prefix --lm smollm2 --weights lm {ALL_ROWS} --out-dir prefix")
+    assert err.count("frozen prefix of SmolLM2-135M: 0 of ") == 3
     return shell
 
 
 def train(out: str, *, steps: int) -> str:
     return (
         f"train --editor malmen --lm smollm2 --weights lm --edits 8 --steps {steps} {HYPER}"
-        " --rows rows/train.jsonl --prefix prefix/train.st"
-        " --validation-rows rows/validation.jsonl --validation-prefix prefix/validation.st"
-        f" --out {out}"
+        f" {TRAINING_DATA} --out {out}"
     )
 
 
@@ -111,22 +115,24 @@ def test_from_rows_to_the_summary(shell: Shell) -> None:
     assert list(log["step"]) == [1, 2]
     assert log["validation_es"].notna().tolist() == [False, True]
 
-    common = "--lm smollm2 --weights lm --rows rows/evaluation.jsonl"
     for editor, options in {
         "malmen": "--trained editors/malmen_8.safetensors@8",
-        "ft": "--epochs 2 --fact-batch 4",
+        "ft": "--ft.epochs 2 --ft.fact-batch 4",
+        "ultraedit": "--ultraedit.learning-rate 1e-3 --ultraedit.cached all",
     }.items():
         _, err = shell.malmen(
-            f"evaluate --editor {editor} {common} --prefix prefix/evaluation.st --edits 4 8"
+            f"evaluate --editor {editor} --lm smollm2 --weights lm {EVALUATION_DATA} --edits 4 8"
             f" --sets 2 --seed 5 {options} --out smoke/evaluations/smollm2/{editor}.parquet"
         )
         assert "24 of 24 facts, edits 8, ES " in err
         assert_evaluation(shell.folder / f"smoke/evaluations/smollm2/{editor}.parquet", started)
     shell.malmen(
-        f"answers {common} --trained editors/malmen_8.safetensors --edits 8 --show 2"
-        " --out smoke/answers/smollm2.json"
+        "answers --lm smollm2 --weights lm --rows rows/evaluation.jsonl --edits 8 --show 2"
+        " --trained editors/malmen_8.safetensors --out smoke/answers/smollm2.json"
     )
-    files = [f"smoke/evaluations/smollm2/{editor}.parquet" for editor in ("malmen", "ft")]
+    files = [
+        f"smoke/evaluations/smollm2/{editor}.parquet" for editor in ("malmen", "ft", "ultraedit")
+    ]
     evaluations = f"--evaluations {' '.join(files)}"
     shell.malmen(f"table --number 1 {evaluations} --out-dir smoke/tables")
     shell.malmen(f"figure --name S1 {evaluations} --out-dir smoke/figures")
@@ -222,23 +228,57 @@ def test_from_geonames_to_figure_4(tmp_path: Path) -> None:
         " --validation 4 --evaluation 8"
     )
     common = "--lm fact_checker --weights checker"
-    for split in ("train", "validation", "evaluation"):
-        shell.malmen(f"prefix {common} --rows rows/{split}.jsonl --out prefix/{split}.st")
+    shell.malmen(f"prefix {common} {ALL_ROWS} --out-dir prefix")
     shell.malmen(
-        f"train --editor mend {common} --edits 4 --steps 2 {HYPER} --rows rows/train.jsonl"
-        " --prefix prefix/train.st --validation-rows rows/validation.jsonl"
-        " --validation-prefix prefix/validation.st --out mend_4.safetensors"
+        f"train --editor mend {common} --edits 4 --steps 2 {HYPER} {TRAINING_DATA}"
+        " --out mend_4.safetensors"
     )
     shell.malmen(
-        f"evaluate --editor mend {common} --rows rows/evaluation.jsonl --data geonames"
-        " --prefix prefix/evaluation.st --edits 2 4 --sets 2 --trained mend_4.safetensors@4"
-        " --out evaluations/mend.parquet"
+        f"evaluate --editor mend {common} {EVALUATION_DATA} --data geonames --edits 2 4 --sets 2"
+        " --trained mend_4.safetensors@4 --out evaluations/mend.parquet"
     )
     _, metadata = results.read(tmp_path / "evaluations" / "mend.parquet")
     assert [source.split()[0] for source in metadata["data"]] == ["all-MiniLM-L6-v2", "GeoNames"]
     shell.malmen("figure --name 04 --evaluations evaluations/mend.parquet --out-dir figures")
     shell.malmen("search-table --evaluations evaluations/mend.parquet --out search.csv")
     assert list(pd.read_csv(tmp_path / "search.csv")["facts"]) == [12]
+
+
+@pytest.mark.parametrize("lm", ["gpt2_desk", "t5_desk", "gptj_desk"])
+def test_architectures_trained_here(lm: str, shell: Shell, tmp_path: Path) -> None:
+    here = Shell(tmp_path)
+    write_lm(tmp_path / "lm", lm)
+    shutil.copytree(shell.folder / "rows", tmp_path / "rows")
+    common = f"--lm {lm} --weights lm"
+    here.malmen(f"prefix {common} {ALL_ROWS} --out-dir prefix")
+    here.malmen(
+        f"train --editor malmen {common} --edits 8 --steps 2 {HYPER} --modules alternative"
+        f" {TRAINING_DATA} --out malmen_8.safetensors"
+    )
+    editors = {
+        "malmen": f"{EVALUATION_DATA} --modules alternative --trained malmen_8.safetensors@8",
+        "ultraedit": EVALUATION_DATA,
+    }
+    if lookup(lm).memit:
+        questions = [row.src for row in read_rows(tmp_path / "rows" / "train.jsonl", "zsre")]
+        (tmp_path / "texts.txt").write_text("\n".join(questions), encoding="utf-8")
+        here.malmen(
+            f"key-statistics {common} --texts texts.txt --samples {len(questions)}"
+            " --out keys.safetensors"
+        )
+        editors["memit"] = (
+            "--rows rows/evaluation.jsonl --statistics keys.safetensors --memit.v-steps 2"
+            " --memit.contexts 2"
+        )
+    for editor, options in editors.items():
+        here.malmen(
+            f"evaluate --editor {editor} {common} --edits 4 8 --sets 2 {options}"
+            f" --out {editor}.parquet"
+        )
+        frame, metadata = results.read(tmp_path / f"{editor}.parquet")
+        assert len(frame) == 24
+        assert frame["pre_es"].notna().all()
+        assert [entry["edits"] for entry in metadata["editing"]] == [4, 4, 8, 8]
 
 
 def test_real_claims(shared_data: Path, tmp_path: Path) -> None:
@@ -250,10 +290,10 @@ def test_real_claims(shared_data: Path, tmp_path: Path) -> None:
         shared_data / "fever" / "derived_supports_refutes_eval.jsonl.gz",
     )
     common += " --weights checker --rows rows.jsonl"
-    shell.malmen(f"prefix {common} --out prefix.st")
+    shell.malmen(f"prefix {common} --out-dir prefix")
     shell.malmen(
-        f"evaluate --editor ft {common} --prefix prefix.st --edits 4 --sets 2 --epochs 1"
-        " --out ft.parquet"
+        f"evaluate --editor ft {common} --prefix prefix/rows.safetensors --edits 4 --sets 2"
+        " --ft.epochs 1 --out ft.parquet"
     )
     frame, _ = results.read(tmp_path / "ft.parquet")
     assert len(frame) == 8

@@ -10,10 +10,17 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from math import prod
 from pathlib import Path
 
 import pytest
 import yaml
+from test_config import load
+
+from malmen import cli
+from malmen.catalogue import lookup
 
 ROOT = Path(__file__).parent.parent
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -34,31 +41,42 @@ print(command, "begins", file=sys.stderr)
 if command == os.environ.get("FAILING"):
     sys.exit("the stand-in fails as told")
 for path in options.get("--out", []):
-    if command in ("fetch", "fact-checker"):
+    if command in ("fetch", "fact-checker", "pretrain"):
         os.makedirs(path)
     else:
         open(path, "w").close()
-    if command == "train":
-        for suffix in (".json", ".csv"):
-            open(path.replace(".safetensors", suffix), "w").close()
+    beside = {{"train": (".json", ".csv"), "key-statistics": (".json",), "memory": (".json",)}}
+    for suffix in beside.get(command, ()):
+        open(os.path.splitext(path)[0] + suffix, "w").close()
+figure = ["figure_%s.%s" % (options.get("--name", [""])[0], end) for end in ("pdf", "png", "csv")]
 for folder in options.get("--out-dir", []):
     names = {{
         "rows": [split + ".jsonl" for split in ("train", "validation", "evaluation")],
+        "prefix": [os.path.basename(rows).replace("jsonl", "safetensors")
+                   for rows in options.get("--rows", [])],
         "table": ["table_%s.%s" % (options.get("--number", [""])[0], end)
                   for end in ("md", "tex", "csv")],
-        "figure": ["figure_%s.%s" % (options.get("--name", [""])[0], end)
-                   for end in ("pdf", "png", "csv")],
+        "figure": figure,
+        "diagram": figure,
+        "claims": ["claims.md", "claims.csv"],
     }}[command]
     for name in names:
         open(os.path.join(folder, name), "w").close()
 """
 
 
+FINISHED = {
+    "run": {"language_models": ["fact_checker", "gpt2_desk"]},
+    "answers": {"language_model": "gpt2_desk"},
+}
+
+
 class Checkout:
     """A copy of the repository's workflow and code, without results, to run Snakemake in."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, overlay: dict | None = None) -> None:
         self.folder = folder
+        self.overlay = overlay or {}  # over every configuration it is run with
 
     @classmethod
     def create(cls, folder: Path) -> "Checkout":
@@ -76,15 +94,17 @@ class Checkout:
     def copy(self, folder: Path) -> "Checkout":
         """Another one, with the same results and Snakemake's record of them."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        return Checkout(folder)
+        return Checkout(folder, self.overlay)
 
     def snakemake(self, *arguments, overlay=None, scale=None, cores=2, **environment):
         """Run Snakemake; `overlay` is a mapping over the scale's configuration."""
         files = [f"config/{scale}.yaml"] if scale else []
-        if overlay is not None:
+        if overlay := {**self.overlay, **(overlay or {})}:
             (self.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
             files.append("overlay.yaml")
-        path = os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]])
+        path = os.pathsep.join(
+            [str(self.folder / "bin"), str(SNAKEMAKE.parent), os.environ["PATH"]]
+        )
         command = [SNAKEMAKE, "--cores", cores, "--nocolor", *arguments]
         command += ["--configfile", *files] if files else []
         return subprocess.run(
@@ -126,97 +146,201 @@ def fresh(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def planned(fresh):
+    """Dry runs of every scale where nothing has run, with the commands that they would call."""
+    (fresh.folder / "rows.json").touch()
+    training = {"files": ["rows.json"], "unrelated": "rows.json"}
+    sources = {"train": training, "validation": training, "evaluation": {"files": ["rows.json"]}}
+    zsre = {"language_models": {"smollm2": {"sources": sources}}}
+    return {
+        "desk": fresh.snakemake("-n", "-p"),
+        "smoke": fresh.snakemake("-n", "-p", scale="smoke"),
+        "zsre": fresh.snakemake("-n", "-p", scale="zsre", overlay=zsre),
+    }
+
+
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A checkout in which the scale "smoke" has run, one job at a time."""
+    """A checkout in which "smoke" has run for two language models, one job at a time."""
     checkout = Checkout.create(tmp_path_factory.mktemp("finished"))
+    checkout.overlay = FINISHED
     run = checkout.snakemake(scale="smoke", cores=1)
     assert run.returncode == 0, run.stdout + run.stderr
     return checkout
 
 
-DESK = {
-    "facts": 1,
-    "fetch": 2,
-    "fact_checker": 1,
-    "rows": 2,
-    "prefix": 6,
-    "train": 14,
-    "evaluate": 6,
-    "answers": 1,
-    "table": 1,
-    "figure": 2,
-    "summary": 1,
-    "all": 1,
-}
+CONFIGS = {"desk": load("config"), "smoke": load("smoke")}
+VARIANTS = CONFIGS["desk"]["ablations"]["variants"]
 
 
-def test_desk_is_the_whole_reproduction(fresh):
-    assert jobs(fresh.snakemake("-n")) == DESK
+def editors_of(config, lm):
+    """Editors that a language model is edited by."""
+    out = set(config["language_models"][lm].get("without", []))
+    if not lookup(lm).memit:
+        out.add("memit")
+    return [editor for editor in config["run"]["editors"] if editor not in out]
 
 
-def test_smoke_is_the_same_workflow(fresh):
-    smoke = jobs(fresh.snakemake("-n", scale="smoke"))
-    assert smoke.pop("train") == 8
-    assert smoke == {rule: n for rule, n in DESK.items() if rule != "train"}
+def expected_jobs(config):
+    """Jobs that make rows, editors and evaluations, as the configuration says."""
+    lms = config["run"]["language_models"]
+    stages = {lm: len(config["language_models"][lm]["training"]) for lm in lms}
+    trained = {lm: len({"malmen", "mend"} & set(editors_of(config, lm))) for lm in lms}
+    packages = {lookup(lm).origin for lm in lms} - {None}
+    return {
+        "facts": 1,
+        "fetch": len(packages),
+        "fact_checker": int("fact_checker" in lms),
+        "pretrain": sum(lookup(lm).built is not None for lm in lms),
+        "rows": len(lms),
+        "prefix": len(lms),
+        "key_statistics": sum("memit" in editors_of(config, lm) for lm in lms),
+        "train": sum(stages[lm] * trained[lm] for lm in lms),
+        "evaluate": sum(len(editors_of(config, lm)) for lm in lms),
+        "answers": int(config["answers"]["language_model"] in lms),
+        "summary": 1,
+        "all": 1,
+    }
+
+
+@pytest.mark.parametrize("scale", ["desk", "smoke"])
+def test_a_scale_is_the_whole_reproduction(planned, scale):
+    count = jobs(planned[scale])
+    expected = expected_jobs(CONFIGS[scale])
+    assert {rule: count[rule] for rule in expected} == expected
+    assert count["figure"] > 0
+    assert count["table"] > 0
+
+
+def test_smoke_is_the_same_workflow(planned):
+    depends_on_counts = {"train", "ablation_train"}
+    desk, smoke = (
+        {rule: n for rule, n in jobs(planned[scale]).items() if rule not in depends_on_counts}
+        for scale in ("desk", "smoke")
+    )
+    assert smoke == desk
 
 
 def test_one_figure_needs_only_its_language_model(fresh):
     run = fresh.snakemake("-n", "results/desk/figures/figure_04.pdf")
-    expected = {"facts": 1, "fetch": 1, "fact_checker": 1, "rows": 1, "prefix": 3}
-    assert jobs(run) == expected | {"train": 6, "evaluate": 3, "figure": 1}
-    assert "smollm2" not in run.stdout + run.stderr
+    alone = load("config", {"run": {"language_models": ["fact_checker"]}})
+    expected = {rule: n for rule, n in expected_jobs(alone).items() if n}
+    for rule in ("summary", "all"):
+        del expected[rule]
+    assert jobs(run) == expected | {"figure": 1}
+    assert not re.search("smollm2|_desk", run.stdout + run.stderr)
 
 
 def test_search_gives_equal_trials(fresh):
+    config = load("config")
     search = jobs(fresh.snakemake("-n", "search"))
-    # 2 language models x 3 editors x 6 trials; fine-tuning has nothing to train.
-    assert search["search_train"] == 2 * 2 * 6
-    assert search["search_evaluate"] == 2 * 3 * 6
-    assert search["search_table"] == 2 * 3
+    (trials,) = {prod(map(len, grid.values())) for grid in config["search"]["grid"].values()}
+    lms = config["run"]["language_models"]
+    assert search["search_train"] == len(lms) * 2 * trials  # MALMEN and MEND
+    assert search["search_evaluate"] == trials * sum(len(editors_of(config, lm)) for lm in lms)
+    assert search["search_table"] == sum(len(editors_of(config, lm)) for lm in lms)
     assert "evaluate" not in search
 
 
-def test_real_files_replace_the_made_ones(fresh):
-    for name in ("train.json", "unrelated.json", "evaluation.json"):
-        (fresh.folder / name).touch()
-    training = {"files": ["train.json"], "unrelated": "unrelated.json"}
-    sources = {"train": training, "validation": training}
-    sources["evaluation"] = {"files": ["evaluation.json"]}
-    overlay = {"language_models": {"smollm2": {"sources": sources}}}
-    run = fresh.snakemake("-n", "-p", scale="zsre", overlay=overlay)
-    count = jobs(run)
-    assert count["import_rows"] == 3
-    assert not {"rows", "facts", "fact_checker"} & set(count)
-    assert "fact_checker" not in run.stdout + run.stderr
-    folder = "results/zsre/rows/smollm2"
-    exclude = f"--exclude {folder}/evaluation.jsonl {folder}/train.jsonl --rows 256"
-    assert f"--files train.json --unrelated unrelated.json {exclude}" in run.stdout + run.stderr
+def test_editors_left_out_are_not_run(fresh):
+    overlay = {"language_models": {"t5_desk": {"without": ["mend", "ultraedit"]}}}
+    run = fresh.snakemake("-n", "-p", overlay=overlay)
+    config = load("config", overlay)
+    assert {"mend", "ultraedit"}.isdisjoint(editors_of(config, "t5_desk"))
+    count, expected = jobs(run), expected_jobs(config)
+    for rule in ("train", "evaluate", "key_statistics"):
+        assert count[rule] == expected[rule]
+    text = run.stdout + run.stderr
+    for lm in config["run"]["language_models"]:
+        for editor in config["editors"]:
+            is_run = f"--out results/desk/evaluations/{lm}/{editor}.parquet" in text
+            assert is_run == (editor in editors_of(config, lm)), (lm, editor)
 
 
-def test_every_option_is_known_to_the_command_line(fresh):
-    (fresh.folder / "rows.json").touch()
-    source = {"files": ["rows.json"], "unrelated": "rows.json"}
-    sources = dict.fromkeys(("train", "validation", "evaluation"), source)
-    runs = [
-        fresh.snakemake("-n", "-p", "all", "search"),
-        fresh.snakemake(
-            "-n", "-p", scale="zsre", overlay={"language_models": {"smollm2": {"sources": sources}}}
-        ),
+def commands(run, name, *, out):
+    """Options of a subcommand's calls that write below a folder, as a dry run prints them."""
+    calls = re.findall(rf"malmen {name} (--.*) 2> ", run.stdout + run.stderr)
+    return [call for call in calls if f"--out results/{out}/" in call]
+
+
+@pytest.mark.parametrize("scale", ["desk", "smoke"])
+def test_a_variant_is_trained_up_to_the_counts_it_is_evaluated_at(planned, scale):
+    ablations = CONFIGS[scale]["ablations"]
+    stages = [
+        stage["edits"]
+        for stage in CONFIGS[scale]["language_models"][ablations["language_model"]]["training"]
+        if stage["edits"] <= max(ablations["edits"])
     ]
+    folder = f"{scale}/ablations/{ablations['language_model']}"
+    trained = commands(planned[scale], "train", out=folder)
+    evaluated = commands(planned[scale], "evaluate", out=folder)
+    count = jobs(planned[scale])
+    assert len(trained) == len(stages) * len(ablations["variants"]) == count["ablation_train"]
+    assert len(evaluated) == len(ablations["variants"]) == count["ablation_evaluate"]
+    for variant in ablations["variants"]:
+        mine = [call for call in trained if f"/{variant}_" in call]
+        edits = sorted(int(re.search(r"--edits (\d+)", call)[1]) for call in mine)
+        assert edits == stages
+        starts = [re.search(rf"--init \S+/{variant}_(\d+)", call) for call in mine]
+        assert sorted(int(s[1]) for s in starts if s) == stages[:-1]
+        (call,) = [call for call in evaluated if f"/{variant}.parquet" in call]
+        assert f"--edits {' '.join(map(str, ablations['edits']))} --" in call
+
+
+def test_a_variant_changes_what_it_says_and_nothing_else(planned):
+    lm, variants = (CONFIGS["desk"]["ablations"][key] for key in ("language_model", "variants"))
+    unchanged = commands(planned["desk"], "train", out=f"desk/editors/{lm}")
+    usual = options_of(next(call for call in unchanged if "--editor malmen " in call))
+    trained = commands(planned["desk"], "train", out=f"desk/ablations/{lm}")
+    evaluated = commands(planned["desk"], "evaluate", out=f"desk/ablations/{lm}")
+    for variant, changes in variants.items():
+        found = options_of(next(call for call in trained if f"/{variant}_" in call))
+        if changes.get("editor", "malmen") == "malmen":
+            differ = {key for key in found | usual if found.get(key) != usual.get(key)}
+            of_run = {"--init", "--edits", "--steps", "--out"}
+            names = {key.removeprefix("--no-").strip("-") for key in differ - of_run}
+            assert names == {key.replace("_", "-") for key in changes}
+        for key, value in changes.items():
+            if isinstance(value, bool):
+                assert (f"--{key}" if value else f"--no-{key}").replace("_", "-") in found
+            else:
+                assert found[f"--{key}".replace("_", "-")] == value
+        found = options_of(next(call for call in evaluated if f"/{variant}.parquet" in call))
+        assert found["--editor"] == changes.get("editor", "malmen")
+        # Which modules are edited is decided when the language model is loaded.
+        assert found.get("--modules") == changes.get("modules")
+
+
+def options_of(call):
+    """Options of a command with their values."""
+    pairs = re.findall(r"(--[a-z.-]+)((?: (?!--)\S+)*)", call)
+    return {name: value.strip() for name, value in pairs}
+
+
+def test_real_files_replace_the_made_ones(planned):
+    count, config = jobs(planned["zsre"]), load("zsre")
+    assert count["import_rows"] == 3
+    assert not {"rows", "facts", "fact_checker", "pretrain", "key_statistics"} & set(count)
+    assert count["evaluate"] == len(editors_of(config, "smollm2"))
+    folder = "results/zsre/rows/smollm2"
+    number = config["language_models"]["smollm2"]["rows"]["validation"]
+    exclude = f"--exclude {folder}/evaluation.jsonl {folder}/train.jsonl --rows {number}"
+    text = planned["zsre"].stdout + planned["zsre"].stderr
+    assert f"--files rows.json --unrelated rows.json {exclude}" in text
+    assert not re.search("fact_checker|_desk", text)
+
+
+def test_every_option_is_known_to_the_command_line(fresh, planned):
     used = defaultdict(set)
-    for run in runs:
+    for run in (*planned.values(), fresh.snakemake("-n", "-p", "search", "verify")):
         for command, words in re.findall(r"malmen ([a-z-]+) (--.*) 2> ", run.stdout + run.stderr):
-            used[command] |= set(re.findall(r"--[a-z-]+", words))
-    assert len(used) == 13
+            used[command] |= set(re.findall(r"--[a-z.-]+", words))
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    assert set(used) == set(re.findall(r'"malmen ([a-z-]+)', rules))
     for command, options in used.items():
-        known = subprocess.run(
-            [sys.executable, "-m", "malmen", command, "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        assert options <= set(re.findall(r"--[a-z-]+", known)), command
+        with redirect_stdout(StringIO()) as known, suppress(SystemExit):
+            cli.app.cli(prog="malmen", args=[command, "--help"])
+        assert options <= set(re.findall(r"--[a-z.-]+", known.getvalue())), command
 
 
 @pytest.mark.parametrize(
@@ -245,7 +369,8 @@ def test_a_second_run_has_nothing_to_do(finished):
 def test_every_job_leaves_a_log_and_a_benchmark(finished):
     results = finished.folder / "results" / "smoke"
     number = len((finished.folder / "calls.log").read_text().splitlines())
-    assert len(list((results / "logs").rglob("*.log"))) == number
+    logs = [path.read_text() for path in (results / "logs").rglob("*.log")]
+    assert len([text for text in logs if text.endswith(" begins\n")]) == number
     assert len(list((results / "benchmarks").rglob("*.jsonl"))) == number
     assert (results / "logs" / "facts.log").read_text() == "facts begins\n"
 
@@ -253,8 +378,9 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
 def test_the_fact_checkers_figure_comes_first(finished):
     lines = (finished.folder / "calls.log").read_text().splitlines()
     figure = next(i for i, line in enumerate(lines) if line.startswith("figure --name 04"))
-    # Only what needs no language model may come before; nothing may ask SmolLM2 anything.
-    assert not [line for line in lines[:figure] if "--weights resources/lm/smollm2" in line]
+    # Only what needs no other language model may come before.
+    named = {name for line in lines[:figure] for name in re.findall(r"--lm (\w+)", line)}
+    assert named == {"fact_checker", "minilm"}
 
 
 def test_training_starts_from_the_smaller_count(finished):
@@ -262,46 +388,86 @@ def test_training_starts_from_the_smaller_count(finished):
     for call in finished.calls("train"):
         init = re.search(r"--init (\S+)", call)
         out = re.search(r"--out (\S+)", call)[1]
-        starts[Path(out).stem, "smollm2" in out] = init and Path(init[1]).stem
-    for editor in ("malmen", "mend"):
-        for is_smollm2 in (False, True):
-            assert starts[f"{editor}_4", is_smollm2] is None
-            assert starts[f"{editor}_8", is_smollm2] == f"{editor}_4"
+        starts[out] = init and init[1]
+    for lm in FINISHED["run"]["language_models"]:
+        for editor in ("malmen", "mend"):
+            smaller, larger = (
+                f"results/smoke/editors/{lm}/{editor}_{edits}.safetensors" for edits in (4, 8)
+            )
+            assert starts[smaller] is None
+            assert starts[larger] == smaller
 
 
-def test_evaluation_is_given_every_trained_editor(finished):
-    call = next(c for c in finished.calls("evaluate") if "--editor mend --lm smollm2" in c)
-    folder = "results/smoke/editors/smollm2"
-    trained = f"--trained {folder}/mend_4.safetensors@4 {folder}/mend_8.safetensors@8"
-    assert f"{trained} --edits 4 8 --sets 2 --seed 0 --" in call
-    call = next(c for c in finished.calls("evaluate") if "--editor ft --lm smollm2" in c)
-    assert "--trained" not in call
-    assert "--weight-decay 0.0005" in call
+def test_evaluation_is_given_what_its_editor_needs(finished):
+    calls = {
+        re.search(r"--editor (\w+)", call)[1]: options_of(call)
+        for call in finished.calls("evaluate")
+        if "--out results/smoke/evaluations/gpt2_desk/" in call
+    }
+    assert set(calls) == {"malmen", "mend", "ft", "ultraedit", "memit"}
+    folder = "results/smoke/editors/gpt2_desk"
+    for editor, options in calls.items():
+        trained = f"{folder}/{editor}_4.safetensors@4 {folder}/{editor}_8.safetensors@8"
+        is_trained = editor in ("malmen", "mend")
+        assert options.get("--trained") == (trained if is_trained else None)
+        assert options["--edits"] == "4 8"
+        is_memit = editor == "memit"
+        assert ("--prefix" in options) != is_memit
+        assert ("--statistics" in options) == is_memit
+        own = {name for name in options if name.startswith(f"--{editor}.")}
+        assert bool(own) != is_trained  # a trained editor brings its own
+        assert {name for name in options if "." in name} == own
+    assert calls["ft"]["--ft.weight-decay"] == "0.0005"
 
 
 def test_a_hyper_parameter_reruns_only_what_depends_on_it(finished):
-    overlay = {"language_models": {"smollm2": {"editors": {"mend": {"clip": 0.5}}}}}
+    overlay = {"language_models": {"gpt2_desk": {"editors": {"mend": {"clip": 0.5}}}}}
+    trained = [
+        *("editors/gpt2_desk/mend_4", "editors/gpt2_desk/mend_8"),
+        "ablations/gpt2_desk/sum_4",
+    ]
     assert changed(finished.snakemake("--summary", scale="smoke", overlay=overlay)) == {
-        f"results/smoke/editors/smollm2/mend_{edits}.{suffix}"
-        for edits in (4, 8)
-        for suffix in ("safetensors", "json", "csv")
+        "results/smoke/settings.json",
+        *(
+            f"results/smoke/{stem}.{end}"
+            for stem in trained
+            for end in ("safetensors", "json", "csv")
+        ),
     }
-    run = finished.snakemake("-n", scale="smoke", overlay=overlay)
-    expected = {"train": 2, "evaluate": 1, "table": 1, "figure": 1, "summary": 1, "all": 1}
-    assert jobs(run) == expected
+    count = jobs(finished.snakemake("-n", scale="smoke", overlay=overlay))
+    assert count["train"] == 2
+    assert count["evaluate"] == 1
+    assert count["ablation_train"] == 1  # the variant that is MEND with one setting changed
+    assert not {"fetch", "facts", "fact_checker", "pretrain", "rows", "prefix"} & set(count)
+    assert {"table", "figure", "summary"} <= set(count)
 
 
 def test_a_new_scale_shares_only_the_packages(finished):
     count = jobs(finished.snakemake("-n"))
-    assert count == {rule: n for rule, n in DESK.items() if rule != "fetch"}
+    expected = expected_jobs(load("config", FINISHED))
+    assert count["fetch"] == 0
+    assert {rule: count[rule] for rule in expected} == expected | {"fetch": 0}
 
 
 @pytest.mark.parametrize(
     ("module", "patterns"),
     [
-        ("baselines/mend.py", ["*/editors/*/mend_*", "*/evaluations/*/mend.parquet"]),
+        (
+            "baselines/mend.py",
+            [
+                *("*/editors/*/mend_*", "*/evaluations/*/mend.parquet", "*/ablations/*/sum*"),
+                "smoke/memory.*",
+            ],
+        ),
         ("baselines/fine_tuning.py", ["*/evaluations/*/ft.parquet"]),
-        ("malmen/malmen.py", ["*/editors/*/malmen_*", "*/malmen.parquet", "*/smollm2.json"]),
+        (
+            "malmen/malmen.py",
+            [
+                *("*/editors/*/malmen_*", "*/malmen.parquet", "*/answers/*.json", "smoke/memory.*"),
+                *(f"*/ablations/*/{v}*" for v in VARIANTS if v != "sum"),
+            ],
+        ),
+        ("malmen/key_statistics.py", ["smoke/statistics/*", "*/evaluations/*/memit.parquet"]),
         ("malmen/tables.py", ["*/tables/*"]),
     ],
 )

@@ -1,8 +1,11 @@
 # What the rules share: checked configuration, code digests, options, paths, input functions.
+import json
 import sys
+from dataclasses import fields
 from functools import cache
 from hashlib import sha256
 from itertools import product
+from os.path import relpath
 from pathlib import Path
 from shlex import quote
 
@@ -10,6 +13,7 @@ from malmen.catalogue import lookup
 from malmen.config import check
 from malmen.errors import InputError
 from malmen.provenance import code_digest
+from malmen.settings import HyperSettings
 
 try:
     check(config)
@@ -20,12 +24,20 @@ except InputError as error:
 
 LMS = config["run"]["language_models"]
 EDITORS = config["run"]["editors"]
-ANSWERING = [lm for lm in LMS if lookup(lm).rows == "zsre" and "malmen" in EDITORS]
+TRAINED = [editor for editor in EDITORS if editor in ("malmen", "mend")]
+VARIANTS = config["ablations"]["variants"]
+ANSWERING = [lm for lm in LMS if lm == config["answers"]["language_model"] and "malmen" in EDITORS]
 IMPORTED = [lm for lm in LMS if "sources" in config["language_models"][lm]]
 
-# Tables, and the figures with the language model that each is about.
-TABLES = ["1"]
-FIGURES = {name: lm for name, lm in {"04": "fact_checker", "S1": "smollm2"}.items() if lm in LMS}
+# Tables; figures: scaling curves with their language models, memory, and diagrams of no results.
+TABLES = ["1", "1b", "2", "3", "4", "5"]
+if config["ablations"]["language_model"] not in LMS:
+    TABLES.remove("2")
+CURVES = {lookup(lm).figure: lm for lm in LMS}
+MEASURED = config["memory"]["language_model"]
+DIAGRAMS = ["01", "02", "03", "09", "10", "11"]
+FIGURES = [*CURVES, *(["08"] if MEASURED in LMS else [])]
+SPLITS = ["train", "validation", "evaluation"]
 TABLE_FORMATS = ["md", "tex", "csv"]
 FIGURE_FORMATS = ["pdf", "png", "csv"]
 
@@ -35,19 +47,27 @@ MODULES = {
     "fetch": ["malmen.packages"],
     "facts": ["malmen.geonames"],
     "fact-checker": ["malmen.fact_checker", "malmen.geonames"],
+    "pretrain": ["malmen.pretraining", "malmen.geonames"],
     "rows": ["malmen.rows"],
     "import-rows": ["malmen.importing"],
     "prefix": ["malmen.prefix", "malmen.encoding"],
+    "key-statistics": ["malmen.key_statistics", "malmen.texts"],
     "train": ["malmen.training", "malmen.prefix"],
     "evaluate": ["malmen.evaluation", "malmen.prefix", "malmen.results"],
     "answers": ["malmen.answers"],
     "table": ["malmen.tables"],
+    "claims": ["malmen.claims"],
+    "memory": ["malmen.memory", "malmen.prefix", "malmen.encoding"],
     "figure": ["malmen.figures"],
+    "diagram": ["malmen.diagrams"],
+    "report": ["malmen.report"],
     "summary": ["malmen.summary"],
     "search-table": ["malmen.search"],
     "malmen": ["malmen.malmen"],
     "mend": ["baselines.mend"],
     "ft": ["baselines.fine_tuning"],
+    "ultraedit": ["baselines.ultraedit"],
+    "memit": ["baselines.memit"],
 }
 
 
@@ -59,7 +79,8 @@ def one_of(names):
 wildcard_constraints:
     lm=one_of(LMS),
     editor=one_of(EDITORS),
-    split="train|validation|evaluation",
+    variant=one_of(VARIANTS),
+    split=one_of(SPLITS),
     edits=r"\d+",
     trial=r"\d+",
 
@@ -79,8 +100,12 @@ def options(settings):
     """Options of the command line: {"n_blocks": 2, "edits": [8, 9]} is --n-blocks 2 --edits 8 9."""
     words = []
     for key, value in settings.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+            continue
         values = value if isinstance(value, (list, tuple)) else [value]
-        words += [f"--{key.replace('_', '-')}", *(quote(str(one)) for one in values)]
+        words += [f"--{name}", *(quote(str(one)) for one in values)]
     return " ".join(words)
 
 
@@ -89,20 +114,39 @@ def settings(lm):
     return config["language_models"][lm]
 
 
+def editors(lm):
+    """Editors of a language model: MEMIT edits only what the catalogue has modules for."""
+    left_out = set(settings(lm).get("without", []))
+    if not lookup(lm).memit:
+        left_out.add("memit")
+    return [editor for editor in EDITORS if editor not in left_out]
+
+
 def hyper_parameters(lm, editor):
     """Hyper-parameters of an editor: the common ones, then what the language model changes."""
     return {**config["editors"][editor], **settings(lm)["editors"].get(editor, {})}
 
 
-def weights(wildcards):
+def weights_of(lm):
     """Folder of a language model: unpacked from a package, or fine-tuned here."""
-    is_fetched = lookup(wildcards.lm).package is not None
-    return "<resources>/lm/{lm}" if is_fetched else "<results>/lm/{lm}"
+    is_fetched = lookup(lm).package is not None
+    return f"<resources>/lm/{lm}" if is_fetched else f"<results>/lm/{lm}"
+
+
+def weights(wildcards):
+    """Folder of the language model that a job is about."""
+    return weights_of(wildcards.lm)
+
+
+def pretraining_options(lm):
+    """Options of `malmen pretrain`."""
+    common = config["pretraining"]
+    return options({**common, "epochs": common["epochs"][lm], "seed": config["seed"]})
 
 
 def first_figure_first(wildcards):
     """Priority of a job: what Figure 4 needs comes before the rest."""
-    name = wildcards.get("lm") or wildcards.get("base") or FIGURES.get(wildcards.get("name"))
+    name = wildcards.get("lm") or wildcards.get("base") or CURVES.get(wildcards.get("name"))
     return int(name in ("fact_checker", lookup("fact_checker").base))
 
 
@@ -132,33 +176,55 @@ def schedule(lm):
 
 def editor_files(lm, editor):
     """Trained editors by number of edits; none for fine-tuning, which needs no training."""
-    if editor == "ft":
+    if editor not in TRAINED:
         return {}
     pattern = f"<results>/editors/{lm}/{editor}_{{}}.safetensors"
     return {edits: pattern.format(edits) for edits in schedule(lm)}
 
 
-def warm_start(wildcards):
+def next_smaller(files, wildcards):
     """The editor trained at the next smaller count, which training starts from."""
-    files = editor_files(wildcards.lm, wildcards.editor)
     smaller = [edits for edits in files if edits < int(wildcards.edits)]
     return files[max(smaller)] if smaller else []
 
 
-def training_options(lm, editor, edits, steps, **trial):
+def warm_start(wildcards):
+    """The editor that meta-training starts from."""
+    return next_smaller(editor_files(wildcards.lm, wildcards.editor), wildcards)
+
+
+def training_options(lm, editor, edits, steps, **changes):
     """Options of `malmen train`."""
-    hyper = {**hyper_parameters(lm, editor), **trial}
+    hyper = {**hyper_parameters(lm, editor), **changes}
     return options({"edits": edits, "steps": steps, "seed": config["seed"], **hyper})
 
 
-def evaluation_options(lm, editor, edits, sets, **trial):
+def evaluation_options(lm, editor, edits, sets, **changes):
     """Options of `malmen evaluate`; a trained editor brings its own hyper-parameters."""
-    hyper = {**hyper_parameters(lm, editor), **trial}
-    if editor != "ft":
-        hyper = {"fact_batch": hyper["fact_batch"]}
+    hyper = {**hyper_parameters(lm, editor), **changes}
+    about = {"edits": edits, "sets": sets, "seed": config["seed"]}
+    about |= {key: hyper[key] for key in ("fact_batch", "modules") if key in hyper}
     if lm not in IMPORTED:
-        hyper["data"] = ["geonames"]
-    return options({"edits": edits, "sets": sets, "seed": config["seed"], **hyper})
+        about["data"] = ["geonames"]
+    if editor not in TRAINED:
+        about |= {f"{editor}.{key}": value for key, value in hyper.items()}
+    return options(about)
+
+
+def prefix_file(wildcards):
+    """Stored states of the evaluation rows; MEMIT edits the blocks below."""
+    is_used = wildcards.editor != "memit"
+    return "<results>/prefix/{lm}/evaluation.safetensors" if is_used else []
+
+
+def statistics_file(wildcards):
+    """MEMIT's statistics of keys."""
+    return "<results>/statistics/{lm}.safetensors" if wildcards.editor == "memit" else []
+
+
+def optional(**files):
+    """Options whose file may be missing."""
+    return options({name: file for name, file in files.items() if file})
 
 
 def trained_option(counts, files):
@@ -169,7 +235,47 @@ def trained_option(counts, files):
 
 def evaluations(*lms):
     """Per-fact results of every editor on the given language models."""
-    return expand("<results>/evaluations/{lm}/{editor}.parquet", lm=lms, editor=EDITORS)
+    return [f"<results>/evaluations/{lm}/{editor}.parquet" for lm in lms for editor in editors(lm)]
+
+
+def resolved_settings():
+    """Settings of the language models, with the hyper-parameters of every editor."""
+    return {
+        lm: {**settings(lm), "editors": {name: hyper_parameters(lm, name) for name in editors(lm)}}
+        for lm in LMS
+    }
+
+
+def preparations():
+    """Run metadata of what comes before editing: meta-training, MEMIT's statistics."""
+    return {
+        "trained": [
+            f"<results>/editors/{lm}/{editor}_{edits}.json"
+            for lm in LMS
+            for editor in editors(lm)
+            for edits in editor_files(lm, editor)
+        ],
+        "statistics": [f"<results>/statistics/{lm}.json" for lm in LMS if "memit" in editors(lm)],
+    }
+
+
+def table_inputs(wildcards):
+    """Files that a table is made from, by option of `malmen table`."""
+    is_from_facts = any(lm not in IMPORTED for lm in LMS)
+    files = {
+        "1": {"evaluations": evaluations(*LMS)},
+        "1b": {},
+        "2": {"evaluations": ablations()},
+        "3": {"settings": "<results>/settings.json"},
+        "4": {
+            "settings": "<results>/settings.json",
+            "weights": [weights_of(lm) for lm in LMS],
+            "rows": expand("<results>/rows/{lm}/{split}.jsonl", lm=LMS, split=SPLITS),
+            "facts": "<results>/facts.jsonl" if is_from_facts else [],
+        },
+        "5": {"evaluations": evaluations(*LMS), **preparations()},
+    }
+    return files[wildcards.number]
 
 
 def table_files():
@@ -177,20 +283,88 @@ def table_files():
     return expand("<results>/tables/table_{number}.{format}", number=TABLES, format=TABLE_FORMATS)
 
 
+def memory_options():
+    """Options of `malmen memory`: the settings of MALMEN that shape its hyper-network and batches."""
+    names = {field.name for field in fields(HyperSettings)}
+    hyper = {k: v for k, v in hyper_parameters(MEASURED, "malmen").items() if k in names}
+    about = {key: config["memory"][key] for key in ("edits", "limit_mb")}
+    return options({**about, "seed": config["seed"], **hyper})
+
+
+def memory_file():
+    """Measurements of memory, if their language model is among those that run."""
+    return "<results>/memory.csv" if MEASURED in LMS else []
+
+
+def figure_inputs(wildcards):
+    """Files that a figure is drawn from, by option of `malmen figure`."""
+    if wildcards.name == "08":
+        return {"memory": memory_file()}
+    return {"evaluations": evaluations(CURVES[wildcards.name])}
+
+
 def figure_files():
     """Every figure, in every format."""
-    return expand("<results>/figures/figure_{name}.{format}", name=FIGURES, format=FIGURE_FORMATS)
+    names = [*FIGURES, *DIAGRAMS]
+    return expand("<results>/figures/figure_{name}.{format}", name=names, format=FIGURE_FORMATS)
+
+
+def made_models():
+    """Folders of the language models that are trained or fine-tuned here."""
+    return [weights_of(lm) for lm in LMS if lookup(lm).package is None]
+
+
+def run_files():
+    """Files that hold the metadata of a run."""
+    runs = [*evaluations(*LMS), *preparations()["trained"], *preparations()["statistics"]]
+    if ABLATED in LMS:
+        trained = [file for variant in VARIANTS for file in variant_files(variant).values()]
+        runs += [*ablations()[1:], *(Path(file).with_suffix(".json") for file in trained)]
+    if MEASURED in LMS:
+        runs.append("<results>/memory.json")
+    return runs
+
+
+# --- ablations -----------------------------------------------------------------------------------
+
+ABLATED = config["ablations"]["language_model"]
+
+
+def variant_editor(variant):
+    """The editor that a variant is a change of."""
+    return VARIANTS[variant].get("editor", "malmen")
+
+
+def variant_changes(variant):
+    """The settings that a variant changes."""
+    return {key: value for key, value in VARIANTS[variant].items() if key != "editor"}
+
+
+def variant_files(variant):
+    """Trained variants by number of edits, as far as they are evaluated."""
+    largest = max(config["ablations"]["edits"])
+    pattern = f"<results>/ablations/{ABLATED}/{variant}_{{}}.safetensors"
+    return {edits: pattern.format(edits) for edits in schedule(ABLATED) if edits <= largest}
+
+
+def ablations():
+    """Per-fact results of MALMEN and of its variants."""
+    unchanged = f"<results>/evaluations/{ABLATED}/malmen.parquet"
+    return [
+        unchanged,
+        *(f"<results>/ablations/{ABLATED}/{variant}.parquet" for variant in VARIANTS),
+    ]
 
 
 # --- the search for hyper-parameters -------------------------------------------------------------
 
 
-def trials(lm, editor):
+def trials(editor):
     """Every combination of an editor's grid, as changes to its hyper-parameters."""
-    grid = config["search"][lm]["grid"][editor]
+    grid = config["search"]["grid"][editor]
     return [dict(zip(grid, values)) for values in product(*grid.values())]
 
 
 def trial(wildcards):
     """One combination."""
-    return trials(wildcards.lm, wildcards.editor)[int(wildcards.trial)]
+    return trials(wildcards.editor)[int(wildcards.trial)]

@@ -1,4 +1,4 @@
-# Data: facts, the rows made from them or from real files, and the frozen prefix of each row.
+# Data: facts, rows made from them or from real files, frozen prefixes, statistics of keys.
 
 
 rule facts:
@@ -40,7 +40,7 @@ rule rows:
     priority: first_figure_first
     conda:
         "../../environment.yml"
-    threads: 2 * config["threads"]  # nothing that takes long may start beside the first figure's
+    threads: config["threads"]
     resources:
         mem_mb=4000,
         runtime=60,
@@ -91,13 +91,13 @@ rule import_rows:
 rule prefix:
     input:
         weights=weights,
-        rows="<results>/rows/{lm}/{split}.jsonl",
+        rows=expand("<results>/rows/{{lm}}/{split}.jsonl", split=SPLITS),
     output:
-        "<results>/prefix/{lm}/{split}.safetensors",
+        expand("<results>/prefix/{{lm}}/{split}.safetensors", split=SPLITS),
     log:
-        "<logs>/prefix/{lm}_{split}.log",
+        "<logs>/prefix/{lm}.log",
     benchmark:
-        "<benchmarks>/prefix/{lm}_{split}.jsonl"
+        "<benchmarks>/prefix/{lm}.jsonl"
     priority: first_figure_first
     conda:
         "../../environment.yml"
@@ -106,9 +106,39 @@ rule prefix:
         mem_mb=4000,
         runtime=60,
     params:
+        out_dir=lambda wildcards, output: Path(output[0]).parent,
         code=lambda wildcards: code("prefix", lm=wildcards.lm),
     message:
-        "Run {wildcards.lm} up to its first edited layer on the {wildcards.split} rows"
+        "Run {wildcards.lm} up to its first edited layer on all rows"
     shell:
         "malmen prefix --lm {wildcards.lm} --weights {input.weights} --rows {input.rows}"
-        " --out {output} 2> >(tee {log} >&2)"
+        " --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule key_statistics:
+    input:
+        weights=weights,
+        facts="<results>/facts.jsonl",
+    output:
+        statistics="<results>/statistics/{lm}.safetensors",
+        metadata="<results>/statistics/{lm}.json",
+    log:
+        "<logs>/statistics/{lm}.log",
+    benchmark:
+        "<benchmarks>/statistics/{lm}.jsonl"
+    wildcard_constraints:
+        lm=one_of(lm for lm in LMS if "memit" in editors(lm)),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        options=options({"seed": config["seed"]}),
+        code=lambda wildcards: code("key-statistics", lm=wildcards.lm),
+    message:
+        "Average the keys of {wildcards.lm} over facts and texts of its own, for MEMIT"
+    shell:
+        "malmen key-statistics --lm {wildcards.lm} --weights {input.weights} --facts {input.facts}"
+        " {params.options} --out {output.statistics} 2> >(tee {log} >&2)"

@@ -18,7 +18,7 @@ rule train:
     benchmark:
         "<benchmarks>/train/{lm}_{editor}_{edits}.jsonl"
     wildcard_constraints:
-        editor="malmen|mend",
+        editor=one_of(TRAINED),
     priority: lambda wildcards: 2 * first_figure_first(wildcards)  # a chain: before evaluation
     conda:
         "../../environment.yml"
@@ -27,6 +27,7 @@ rule train:
         mem_mb=6000,
         runtime=120,
     params:
+        editor="{editor}",
         init=lambda wildcards, input: options({"init": input.init}) if input.init else "",
         options=lambda wildcards: training_options(
             wildcards.lm,
@@ -38,7 +39,7 @@ rule train:
     message:
         "Meta-train {wildcards.editor} on {wildcards.lm} at {wildcards.edits} edits"
     shell:
-        "malmen train --editor {wildcards.editor} --lm {wildcards.lm} --weights {input.weights}"
+        "malmen train --editor {params.editor} --lm {wildcards.lm} --weights {input.weights}"
         " --rows {input.rows} --prefix {input.prefix}"
         " --validation-rows {input.validation_rows} --validation-prefix {input.validation_prefix}"
         " {params.init} {params.options} --out {output.editor} 2> >(tee {log} >&2)"
@@ -48,7 +49,8 @@ rule evaluate:
     input:
         weights=weights,
         rows="<results>/rows/{lm}/evaluation.jsonl",
-        prefix="<results>/prefix/{lm}/evaluation.safetensors",
+        prefix=prefix_file,
+        statistics=statistics_file,
         trained=lambda wildcards: editor_files(wildcards.lm, wildcards.editor).values(),
     output:
         "<results>/evaluations/{lm}/{editor}.parquet",
@@ -64,9 +66,11 @@ rule evaluate:
         mem_mb=6000,
         runtime=120,
     params:
+        editor="{editor}",
         trained=lambda wildcards, input: trained_option(
             editor_files(wildcards.lm, wildcards.editor), input.trained
         ),
+        files=lambda wildcards, input: optional(prefix=input.prefix, statistics=input.statistics),
         options=lambda wildcards: evaluation_options(
             wildcards.lm,
             wildcards.editor,
@@ -77,6 +81,6 @@ rule evaluate:
     message:
         "Evaluate {wildcards.editor} on {wildcards.lm}"
     shell:
-        "malmen evaluate --editor {wildcards.editor} --lm {wildcards.lm}"
-        " --weights {input.weights} --rows {input.rows} --prefix {input.prefix}"
+        "malmen evaluate --editor {params.editor} --lm {wildcards.lm}"
+        " --weights {input.weights} --rows {input.rows} {params.files}"
         " {params.trained} {params.options} --out {output} 2> >(tee {log} >&2)"

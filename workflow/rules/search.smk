@@ -3,7 +3,7 @@
 
 rule search:
     input:
-        expand("<results>/search/{lm}_{editor}.csv", lm=LMS, editor=EDITORS),
+        [f"<results>/search/{lm}_{editor}.csv" for lm in LMS for editor in editors(lm)],
 
 
 use rule train as search_train with:
@@ -23,12 +23,13 @@ use rule train as search_train with:
     benchmark:
         "<benchmarks>/search/train_{lm}_{editor}_{trial}.jsonl"
     params:
+        editor="{editor}",
         init="",
         options=lambda wildcards: training_options(
             wildcards.lm,
             wildcards.editor,
-            edits=config["search"][wildcards.lm]["edits"],
-            steps=config["search"][wildcards.lm]["steps"],
+            edits=config["search"]["edits"],
+            steps=config["search"]["steps"],
             **trial(wildcards),
         ),
     message:
@@ -39,11 +40,14 @@ use rule evaluate as search_evaluate with:
     input:
         weights=weights,
         rows="<results>/rows/{lm}/validation.jsonl",
-        prefix="<results>/prefix/{lm}/validation.safetensors",
+        prefix=lambda wildcards: (
+            "<results>/prefix/{lm}/validation.safetensors" if wildcards.editor != "memit" else []
+        ),
+        statistics=statistics_file,
         trained=lambda wildcards: (
-            []
-            if wildcards.editor == "ft"
-            else ["<results>/search/{lm}/{editor}_{trial}.safetensors"]
+            ["<results>/search/{lm}/{editor}_{trial}.safetensors"]
+            if wildcards.editor in TRAINED
+            else []
         ),
     output:
         "<results>/search/{lm}/{editor}_{trial}.parquet",
@@ -52,14 +56,16 @@ use rule evaluate as search_evaluate with:
     benchmark:
         "<benchmarks>/search/evaluate_{lm}_{editor}_{trial}.jsonl"
     params:
+        editor="{editor}",
+        files=lambda wildcards, input: optional(prefix=input.prefix, statistics=input.statistics),
         trained=lambda wildcards, input: trained_option(
-            [config["search"][wildcards.lm]["edits"]] * len(input.trained), input.trained
+            [config["search"]["edits"]] * len(input.trained), input.trained
         ),
         options=lambda wildcards: evaluation_options(
             wildcards.lm,
             wildcards.editor,
-            edits=config["search"][wildcards.lm]["edits"],
-            sets=config["search"][wildcards.lm]["sets"],
+            edits=config["search"]["edits"],
+            sets=config["search"]["sets"],
             **trial(wildcards),
         ),
     message:
@@ -70,7 +76,7 @@ rule search_table:
     input:
         lambda wildcards: expand(
             "<results>/search/{lm}/{editor}_{trial}.parquet",
-            trial=range(len(trials(wildcards.lm, wildcards.editor))),
+            trial=range(len(trials(wildcards.editor))),
             allow_missing=True,
         ),
     output:

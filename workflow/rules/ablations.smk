@@ -1,0 +1,63 @@
+# Ablations of MALMEN on one language model: the same commands with one setting changed.
+
+
+use rule train as ablation_train with:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/train.jsonl",
+        prefix="<results>/prefix/{lm}/train.safetensors",
+        validation_rows="<results>/rows/{lm}/validation.jsonl",
+        validation_prefix="<results>/prefix/{lm}/validation.safetensors",
+        init=lambda wildcards: next_smaller(variant_files(wildcards.variant), wildcards),
+    output:
+        editor="<results>/ablations/{lm}/{variant}_{edits}.safetensors",
+        metadata="<results>/ablations/{lm}/{variant}_{edits}.json",
+        losses="<results>/ablations/{lm}/{variant}_{edits}.csv",
+    log:
+        "<logs>/ablations/train_{lm}_{variant}_{edits}.log",
+    benchmark:
+        "<benchmarks>/ablations/train_{lm}_{variant}_{edits}.jsonl"
+    params:
+        editor=lambda wildcards: variant_editor(wildcards.variant),
+        init=lambda wildcards, input: options({"init": input.init}) if input.init else "",
+        options=lambda wildcards: training_options(
+            wildcards.lm,
+            variant_editor(wildcards.variant),
+            edits=wildcards.edits,
+            steps=schedule(wildcards.lm)[int(wildcards.edits)],
+            **variant_changes(wildcards.variant),
+        ),
+        code=lambda wildcards: code("train", variant_editor(wildcards.variant), lm=wildcards.lm),
+    message:
+        "Ablation: meta-train {wildcards.variant} on {wildcards.lm} at {wildcards.edits} edits"
+
+
+use rule evaluate as ablation_evaluate with:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/evaluation.jsonl",
+        prefix="<results>/prefix/{lm}/evaluation.safetensors",
+        statistics=[],
+        trained=lambda wildcards: variant_files(wildcards.variant).values(),
+    output:
+        "<results>/ablations/{lm}/{variant}.parquet",
+    log:
+        "<logs>/ablations/evaluate_{lm}_{variant}.log",
+    benchmark:
+        "<benchmarks>/ablations/evaluate_{lm}_{variant}.jsonl"
+    params:
+        editor=lambda wildcards: variant_editor(wildcards.variant),
+        files=lambda wildcards, input: optional(prefix=input.prefix),
+        trained=lambda wildcards, input: trained_option(
+            variant_files(wildcards.variant), input.trained
+        ),
+        options=lambda wildcards: evaluation_options(
+            wildcards.lm,
+            variant_editor(wildcards.variant),
+            edits=config["ablations"]["edits"],
+            sets=settings(wildcards.lm)["sets"],
+            **variant_changes(wildcards.variant),
+        ),
+        code=lambda wildcards: code("evaluate", variant_editor(wildcards.variant), lm=wildcards.lm),
+    message:
+        "Ablation: evaluate {wildcards.variant} on {wildcards.lm}"
