@@ -8,7 +8,7 @@ from torch import Tensor
 
 from malmen.editor import Shifts
 from malmen.encoding import EncodedFact
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.settings import FineTuningSettings
 
 __all__ = ["FineTuning"]

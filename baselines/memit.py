@@ -17,15 +17,15 @@ from baselines.memit_values import (
     question,
     subject_prompt,
 )
-from malmen.blocks import block_of, inputs_of, run_through
+from malmen.data.texts import sample_texts
 from malmen.editor import Shifts
 from malmen.encoding import EncodedFact
 from malmen.key_statistics import KeyStatistics
-from malmen.language_model import LanguageModel
+from malmen.models.blocks import block_of, inputs_of, run_through
+from malmen.models.language_model import LanguageModel
 from malmen.normal_equation import parameter_shift_in_metric
 from malmen.progress import Progress
 from malmen.settings import MemitSettings
-from malmen.texts import sample_texts
 
 __all__ = ["MEMIT"]
 

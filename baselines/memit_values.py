@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from malmen.batches import Example
+from malmen.data.facts import Row, ZsreRow
 from malmen.errors import InputError
-from malmen.facts import Row, ZsreRow
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.settings import MemitSettings
 from malmen.tails import Tails
 

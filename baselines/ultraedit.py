@@ -8,7 +8,7 @@ from torch import Tensor
 from malmen.capture import Record
 from malmen.editor import Shifts, TokenEditor
 from malmen.encoding import EncodedFact
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.normal_equation import parameter_shift
 from malmen.normalizer import RunningNormalizer
 from malmen.settings import TokenSettings

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from malmen.onednn import route_products
+from malmen.models.onednn import route_products
 
 SHAPES = {
     "SmolLM2 feed-forward, up": (448, 576, 1536),

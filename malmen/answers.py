@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from malmen.data.facts import ZsreRow
 from malmen.editor import Editor
 from malmen.encoding import encode_rows
-from malmen.facts import ZsreRow
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 
 __all__ = ["before_and_after"]
 

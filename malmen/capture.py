@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from malmen.batches import Batch
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 
 __all__ = ["Cached", "Record", "capture"]
 

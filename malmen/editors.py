@@ -7,8 +7,8 @@ from baselines.mend import MEND
 from malmen.editor import HyperNetworkEditor
 from malmen.errors import InputError
 from malmen.files import read_safetensors, write_safetensors
-from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
+from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings
 
 __all__ = ["EDITORS", "NAMES", "load_editor", "save_editor"]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from malmen.batches import Example
-from malmen.facts import Row, ZsreRow
-from malmen.language_model import LanguageModel
+from malmen.data.facts import Row, ZsreRow
+from malmen.models.language_model import LanguageModel
 
 __all__ = ["EncodedFact", "encode_rows"]
 

@@ -18,7 +18,7 @@ from malmen.batches import Example
 from malmen.editor import Editor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
 
 __all__ = ["Evaluation", "Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]

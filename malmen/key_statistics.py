@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from malmen.batches import Example
-from malmen.blocks import block_of, inputs_of, run_through
 from malmen.errors import InputError
 from malmen.files import read_safetensors, write_safetensors
-from malmen.language_model import LanguageModel
+from malmen.models.blocks import block_of, inputs_of, run_through
+from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
 
 __all__ = ["KeyStatistics", "key_statistics"]

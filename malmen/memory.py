@@ -25,10 +25,10 @@ from malmen.capture import Record
 from malmen.editor import HyperNetworkEditor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
-from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.memory_results import COLUMNS, EDITING, PLAIN, TRAINING
 from malmen.meta_gradient import meta_gradient
+from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
 from malmen.provenance import peak_memory_mb
 from malmen.settings import HyperSettings

@@ -15,7 +15,7 @@ from torch import Tensor
 from malmen.capture import Record
 from malmen.editor import HyperNetworkEditor, Shifts
 from malmen.encoding import EncodedFact
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 
 __all__ = ["MetaLoss", "meta_gradient"]
 

@@ -18,7 +18,7 @@ from transformers.models.t5.modeling_t5 import T5Block
 from malmen.batches import Batch, Example
 from malmen.errors import InputError
 from malmen.files import read_safetensors, write_safetensors
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
 
 __all__ = ["PrefixStore", "record_prefix", "replay"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from malmen.batches import Batch
-from malmen.blocks import blocks_of, run_whole
-from malmen.language_model import LanguageModel
+from malmen.models.blocks import blocks_of, run_whole
+from malmen.models.language_model import LanguageModel
 
 __all__ = ["Tails"]
 

@@ -14,8 +14,8 @@ from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.evaluation import edit_and_score
 from malmen.files import read_safetensors, write_safetensors
-from malmen.language_model import LanguageModel
 from malmen.meta_gradient import MetaLoss, meta_gradient
+from malmen.models.language_model import LanguageModel
 from malmen.normal_equation import NormalEquationError
 from malmen.progress import Progress
 from malmen.settings import TrainingSettings

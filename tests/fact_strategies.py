@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from malmen.facts import LABELS, FeverRow, ZsreRow
+from malmen.data.facts import LABELS, FeverRow, ZsreRow
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
 wordings = st.lists(texts, min_size=1, max_size=3).map(tuple)

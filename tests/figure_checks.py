@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from malmen.drawing import STYLE
+from malmen.figures.drawing import STYLE
 
 SLACK = 1.0  # pixels at 100 a inch
 

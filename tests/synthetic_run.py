@@ -10,7 +10,7 @@ import pandas as pd
 from synthetic import METADATA, evaluation
 
 from malmen import memory_results, results
-from malmen.score_tables import VARIANTS
+from malmen.tables.score_tables import VARIANTS
 
 COUNTS = (16, 32, 64)
 LIMIT_MB = 1000.0

@@ -9,12 +9,12 @@ from tiny_models import bits, random_shifts, tiny_lm
 
 from malmen.answers import before_and_after
 from malmen.batches import Example
+from malmen.data.facts import ZsreRow
 from malmen.editor import Shifts
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
-from malmen.facts import ZsreRow
-from malmen.language_model import LanguageModel
-from malmen.summary import read_answers
+from malmen.models.language_model import LanguageModel
+from malmen.reporting.summary import read_answers
 
 ROWS = [
     ZsreRow(

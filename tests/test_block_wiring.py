@@ -1,9 +1,9 @@
 import pytest
 from torch import nn
 
-from malmen.block_wiring import WIRING, Branch, Operation, Stage
-from malmen.catalogue import paper_models
-from malmen.model_tree import build, stacks
+from malmen.figures.block_wiring import WIRING, Branch, Operation, Stage
+from malmen.models.catalogue import paper_models
+from malmen.models.model_tree import build, stacks
 
 
 def drawn(stages: tuple[Stage, ...]) -> list[str]:

@@ -5,8 +5,8 @@ import torch
 from tiny_models import BLOCKS, HIDDEN, random_examples, tiny_lm
 
 from malmen.batches import Example
-from malmen.blocks import block_of, blocks_of, inputs_of, run_through, run_whole
 from malmen.errors import InputError
+from malmen.models.blocks import block_of, blocks_of, inputs_of, run_through, run_whole
 
 kinds = pytest.mark.parametrize("kind", ["gpt2", "gptj", "llama"])
 lm_of = cache(partial(tiny_lm, edited_blocks=(0, 2)))

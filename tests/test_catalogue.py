@@ -6,9 +6,9 @@ from typing import get_args
 import pytest
 from tiny_folders import write_lm
 
-from malmen.catalogue import Entry, Modules, catalogue, lookup
 from malmen.errors import InputError
-from malmen.language_model import LanguageModel
+from malmen.models.catalogue import Entry, Modules, catalogue, lookup
+from malmen.models.language_model import LanguageModel
 
 EDITED = [name for name, entry in catalogue().items() if entry.edited]
 

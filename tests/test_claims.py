@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import Run, write_run
 
-from malmen.claims import (
+from malmen.cli import main
+from malmen.errors import InputError
+from malmen.reporting.claims import (
     DOES_NOT_HOLD,
     HOLDS,
     NOT_TESTABLE,
@@ -21,11 +23,9 @@ from malmen.claims import (
     judge,
     read_claims,
 )
-from malmen.cli import main
-from malmen.errors import InputError
-from malmen.predicates import KINDS, Evidence, Found, NotTestableError
+from malmen.reporting.predicates import KINDS, Evidence, Found, NotTestableError
 from malmen.results import Interval
-from malmen.score_tables import VARIANTS
+from malmen.tables.score_tables import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = ROOT / "workflow" / "claims.yaml"

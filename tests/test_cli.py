@@ -19,11 +19,12 @@ from tiny_folders import write_lines, write_lm, zsre_line
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen import cli, onednn, results
-from malmen.catalogue import Modules, catalogue, lookup
+from malmen import cli, results
 from malmen.editors import EDITORS, NAMES, save_editor
 from malmen.figures import FIGURES
-from malmen.language_model import LanguageModel
+from malmen.models import onednn
+from malmen.models.catalogue import Modules, catalogue, lookup
+from malmen.models.language_model import LanguageModel
 from malmen.prefix import PrefixStore
 from malmen.settings import HyperSettings
 

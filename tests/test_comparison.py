@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import evaluation
 
-from malmen.comparison import MEASURES, level, paired_difference
 from malmen.errors import InputError
+from malmen.reporting.comparison import MEASURES, level, paired_difference
 from malmen.results import METRICS, bootstrap
 
 

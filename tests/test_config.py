@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import update_config
 
-from malmen.catalogue import catalogue
 from malmen.config import check
 from malmen.editors import NAMES
 from malmen.errors import InputError
+from malmen.models.catalogue import catalogue
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,

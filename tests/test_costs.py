@@ -6,8 +6,8 @@ from synthetic import METADATA, evaluation
 from synthetic_run import Run, write_run
 
 from malmen import results
-from malmen.costs import costs, table_5
 from malmen.errors import InputError
+from malmen.tables.costs import costs, table_5
 
 
 @pytest.fixture

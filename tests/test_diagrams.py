@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from figure_checks import assert_legible, texts
 
-from malmen.block_diagram import GRADIENT, KEY
-from malmen.catalogue import paper_models
-from malmen.diagrams import DIAGRAMS
-from malmen.drawing import INFERRED, Drawing
-from malmen.model_tree import build, stacks
-from malmen.module_diagrams import MODULE_DIAGRAMS, module_diagram
-from malmen.procedure_diagrams import PROCEDURE_DIAGRAMS
+from malmen.figures.block_diagram import GRADIENT, KEY
+from malmen.figures.diagrams import DIAGRAMS
+from malmen.figures.drawing import INFERRED, Drawing
+from malmen.figures.module_diagrams import MODULE_DIAGRAMS, module_diagram
+from malmen.figures.procedure_diagrams import PROCEDURE_DIAGRAMS
+from malmen.models.catalogue import paper_models
+from malmen.models.model_tree import build, stacks
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from malmen.drawing import Caption, Drawing, figure_number, read_caption, save
 from malmen.errors import InputError
+from malmen.figures.drawing import Caption, Drawing, figure_number, read_caption, save
 
 prose = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1).map(
     lambda text: f"x{text}x"  # a PNG's keywords and texts hold no blanks at the ends

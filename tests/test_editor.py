@@ -20,8 +20,8 @@ from malmen.editor import HyperNetworkEditor
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.evaluation import edit_and_score
-from malmen.language_model import LanguageModel
 from malmen.meta_gradient import meta_gradient
+from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings
 
 editors = pytest.mark.parametrize("name", EDITORS)

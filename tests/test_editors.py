@@ -8,7 +8,7 @@ from tiny_models import bits, random_facts, tiny_lm
 from malmen.editor import HyperNetworkEditor
 from malmen.editors import EDITORS, NAMES, load_editor, save_editor
 from malmen.errors import InputError
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.results import EDITORS as PRINTED
 from malmen.settings import HyperSettings
 

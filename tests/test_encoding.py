@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 from tiny_models import tiny_lm
 
+from malmen.data.facts import FeverRow, ZsreRow
 from malmen.encoding import encode_rows
 from malmen.errors import InputError
-from malmen.facts import FeverRow, ZsreRow
 
 QUESTIONS = [
     ZsreRow(

@@ -15,9 +15,9 @@ import pytest
 from tiny_folders import write_lm
 
 from malmen import results
-from malmen.catalogue import lookup
-from malmen.facts import read_rows
+from malmen.data.facts import read_rows
 from malmen.files import read_safetensors
+from malmen.models.catalogue import lookup
 
 ROOT = Path(__file__).parents[1]
 HYPER = "--rank 8 --learning-rate 1e-3 --meta-learning-rate 1e-3 --fact-batch 4"

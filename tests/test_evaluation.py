@@ -27,7 +27,7 @@ from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.evaluation import check_pool, edit_and_score, evaluate, score_facts
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.prefix import record_prefix, replay
 from malmen.results import METRICS, PRE_EDIT_METRICS
 from malmen.settings import FineTuningSettings, HyperSettings, TokenSettings

@@ -6,12 +6,12 @@ import torch
 from tiny_folders import write_lm
 from transformers import AutoModelForSequenceClassification
 
-from malmen.catalogue import lookup
+from malmen.data.facts import Label
 from malmen.errors import InputError
 from malmen.evaluation import predict
-from malmen.fact_checker import train_fact_checker
-from malmen.facts import Label
-from malmen.language_model import LanguageModel
+from malmen.models.catalogue import lookup
+from malmen.models.fact_checker import train_fact_checker
+from malmen.models.language_model import LanguageModel
 from malmen.settings import FactCheckerSettings
 
 SETTINGS = FactCheckerSettings(learning_rate=1e-2, epochs=10, batch_size=16)

@@ -9,7 +9,6 @@ from test_typesetting import compile_latex
 from tiny_folders import write_lines, write_lm, zsre_line
 
 from malmen.errors import InputError
-from malmen.fact_sheets import published_settings, table_3, table_4
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,
@@ -17,7 +16,8 @@ from malmen.settings import (
     TokenSettings,
     TrainingSettings,
 )
-from malmen.typesetting import write_table
+from malmen.tables.fact_sheets import published_settings, table_3, table_4
+from malmen.tables.typesetting import write_table
 
 LMS = ("t5_desk", "fact_checker")
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from row_files import FEVER, ZSRE, write, write_lines
 
-from malmen.errors import InputError
-from malmen.facts import (
+from malmen.data.facts import (
     ZsreRow,
     read_rows,
     write_rows,
 )
+from malmen.errors import InputError
 
 SHAPES = {"zsre": ZSRE, "fever": FEVER}
 

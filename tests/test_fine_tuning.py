@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from baselines.fine_tuning import FineTuning
 from malmen.batches import Example
 from malmen.encoding import EncodedFact
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.settings import FineTuningSettings
 
 kinds = pytest.mark.parametrize("kind", KINDS)

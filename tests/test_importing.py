@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from row_files import FEVER, ZSRE, write_lines
 
+from malmen.data.facts import LABELS, FeverRow, ZsreRow
+from malmen.data.importing import attach_unrelated, import_rows, read_pairs
 from malmen.errors import InputError
-from malmen.facts import LABELS, FeverRow, ZsreRow
-from malmen.importing import attach_unrelated, import_rows, read_pairs
 
 
 @given(rows=zsre_files, n_pairs=st.integers(1, 8))

@@ -17,14 +17,15 @@ from tiny_models import bits, plain_logits, tiny_lm
 from torch import Tensor
 
 import malmen.key_statistics
-from malmen import cli, geonames
+from malmen import cli
 from malmen.batches import Example
-from malmen.catalogue import lookup
+from malmen.data import geonames
+from malmen.data.geonames import Fact
 from malmen.errors import InputError
 from malmen.files import read_safetensors, write_safetensors
-from malmen.geonames import Fact
 from malmen.key_statistics import KeyStatistics, key_statistics
-from malmen.language_model import LanguageModel
+from malmen.models.catalogue import lookup
+from malmen.models.language_model import LanguageModel
 
 KINDS = ("gpt2", "gptj", "llama")
 TEXTS = [f"{word} is text {i}." for i, word in enumerate(("A", "Some longer", "The", "B") * 10)]

@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch
 from malmen.errors import InputError
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 
 DTYPES = (torch.float32, torch.bfloat16)
 DECODERS = ("llama", "gpt2", "gptj")

@@ -21,11 +21,11 @@ import baselines.memit_values
 from baselines.memit import MEMIT
 from baselines.memit_values import optimise_values, question, subject_prompt
 from malmen.batches import Example
+from malmen.data.facts import FeverRow, ZsreRow
 from malmen.encoding import EncodedFact, encode_rows
 from malmen.errors import InputError
-from malmen.facts import FeverRow, ZsreRow
 from malmen.key_statistics import KeyStatistics, key_statistics
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.normal_equation import parameter_shift
 from malmen.settings import MemitSettings
 

@@ -5,7 +5,7 @@ import pytest
 from figure_checks import assert_legible
 
 from malmen.errors import InputError
-from malmen.memory_figure import draw_memory, memory_figure
+from malmen.figures.memory_figure import draw_memory, memory_figure
 from malmen.memory_results import COLUMNS, PLAIN, PROCEDURES
 
 

@@ -25,9 +25,9 @@ from malmen.capture import Cached, Record, capture
 from malmen.editor import HyperNetworkEditor
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
-from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import MetaLoss, meta_gradient
+from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings
 
 FACTS = 7  # uneven: no batch size but 1 and 7 divides it

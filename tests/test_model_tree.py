@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 from tiny_models import tiny_model
 from transformers.pytorch_utils import Conv1D
 
-from malmen.catalogue import paper_models
-from malmen.model_tree import Leaf, build, leaf, leaves, module_table, ranges, split_name, stacks
+from malmen.models.catalogue import paper_models
+from malmen.models.model_tree import (
+    Leaf,
+    build,
+    leaf,
+    leaves,
+    module_table,
+    ranges,
+    split_name,
+    stacks,
+)
 
 PARAMETERS = {"bert": 110e6, "gpt2": 124e6, "t5_xl": 2.8e9, "gptj": 6e9}  # as the titles have them
 

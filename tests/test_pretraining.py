@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malmen.catalogue import Entry, catalogue, lookup
 from malmen.errors import InputError
 from malmen.evaluation import predict
-from malmen.language_model import LanguageModel
-from malmen.pretraining import pretrain, train_tokenizer
+from malmen.models.catalogue import Entry, catalogue, lookup
+from malmen.models.language_model import LanguageModel
+from malmen.models.pretraining import pretrain, train_tokenizer
 from malmen.settings import PretrainingSettings
 
 SETTINGS = PretrainingSettings(learning_rate=1e-2, epochs=30, batch_size=16)

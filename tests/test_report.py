@@ -18,14 +18,14 @@ from test_rulegraph import PRINTED
 from test_summary import ANSWERS
 
 from malmen import results
-from malmen.claims import DOES_NOT_HOLD, HOLDS, NOT_TESTABLE
-from malmen.drawing import read_caption, save
 from malmen.errors import InputError
 from malmen.figures import FIGURES
+from malmen.figures.drawing import read_caption, save
+from malmen.figures.procedure_diagrams import mend_procedure
 from malmen.files import write_json
-from malmen.procedure_diagrams import mend_procedure
 from malmen.provenance import ATTRIBUTIONS, run_metadata
-from malmen.report import Sources, write_report
+from malmen.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_TESTABLE
+from malmen.reporting.report import Sources, write_report
 from malmen.tables import make_table
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

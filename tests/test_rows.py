@@ -6,15 +6,15 @@ import torch
 from tiny_folders import write_lm
 from tiny_models import tiny_lm
 
-from malmen import geonames
-from malmen.catalogue import lookup
+from malmen.data import geonames
+from malmen.data.facts import FeverRow, ZsreRow
+from malmen.data.geonames import Fact
+from malmen.data.rows import SPLITS, UNRELATED, SplitName, known_prompts, make_rows
 from malmen.errors import InputError
 from malmen.evaluation import predict
-from malmen.facts import FeverRow, ZsreRow
-from malmen.geonames import Fact
-from malmen.language_model import LanguageModel
+from malmen.models.catalogue import lookup
+from malmen.models.language_model import LanguageModel
 from malmen.objectives import OBJECTIVES
-from malmen.rows import SPLITS, UNRELATED, SplitName, known_prompts, make_rows
 
 SIZES: dict[SplitName, int] = {"train": 24, "validation": 6, "evaluation": 12}
 

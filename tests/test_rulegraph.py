@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malmen.errors import InputError
-from malmen.rulegraph import Layout, Node, lay_out, read_rulegraph, reduced
+from malmen.reporting.rulegraph import Layout, Node, lay_out, read_rulegraph, reduced
 
 Rules = dict[str, frozenset[str]]
 

@@ -8,11 +8,11 @@ from matplotlib.colors import to_hex
 from synthetic import METADATA, evaluation, write_evaluations
 
 from malmen import results
-from malmen.catalogue import catalogue, lookup
-from malmen.drawing import INFERRED
 from malmen.errors import InputError
+from malmen.figures.drawing import INFERRED
+from malmen.figures.scaling_curves import PANELS, draw_scaling_curve, scaling_curve
+from malmen.models.catalogue import catalogue, lookup
 from malmen.results import PRE_EDIT
-from malmen.scaling_curves import PANELS, draw_scaling_curve, scaling_curve
 
 CURVES = {entry.figure: name for name, entry in catalogue().items() if entry.figure}
 

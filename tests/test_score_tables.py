@@ -9,8 +9,8 @@ from synthetic_run import Run, write_run
 from malmen import results
 from malmen.errors import InputError
 from malmen.results import METRICS, PRE_EDIT
-from malmen.score_tables import VARIANTS, outside_numbers, table_1, table_1b, table_2
-from malmen.typesetting import Cell, Grid
+from malmen.tables.score_tables import VARIANTS, outside_numbers, table_1, table_1b, table_2
+from malmen.tables.typesetting import Cell, Grid
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from synthetic import evaluation, write_evaluations
 
-from malmen.so_far import print_so_far
+from malmen.reporting.so_far import print_so_far
 
 
 def test_every_editor_stands_with_its_largest_count(

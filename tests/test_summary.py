@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from synthetic import write_evaluations
 
-from malmen.drawing import read_caption
 from malmen.errors import InputError
 from malmen.figures import FIGURES
+from malmen.figures.drawing import read_caption
 from malmen.files import write_json
 from malmen.provenance import ATTRIBUTIONS
-from malmen.summary import WIDTH, read_answers, summarise
+from malmen.reporting.summary import WIDTH, read_answers, summarise
 from malmen.tables import make_table
 
 

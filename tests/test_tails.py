@@ -10,8 +10,8 @@ from tiny_models import BLOCKS, HIDDEN, bits, random_examples, tiny_lm
 from torch import Tensor
 
 from malmen.batches import Batch
-from malmen.blocks import blocks_of
-from malmen.language_model import LanguageModel
+from malmen.models.blocks import blocks_of
+from malmen.models.language_model import LanguageModel
 from malmen.tails import Tails
 
 KINDS = ("gpt2", "gptj", "llama")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_models import tiny_lm
 
-from malmen import geonames
+from malmen.data import geonames
+from malmen.data.geonames import Fact
+from malmen.data.texts import desk_texts, read_texts, sample_texts, stream_dataset
 from malmen.errors import InputError
-from malmen.geonames import Fact
-from malmen.texts import desk_texts, read_texts, sample_texts, stream_dataset
 
 STARTS = ["The", "What is", "A", "Where", "The"]
 FACTS = [

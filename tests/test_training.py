@@ -21,7 +21,7 @@ from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.files import read_safetensors
-from malmen.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings, TrainingSettings
 from malmen.training import MetaTraining, NonFiniteError
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malmen.results import Interval
-from malmen.typesetting import Cell, Grid, Table, escape_latex, percent, points, write_table
+from malmen.tables.typesetting import Cell, Grid, Table, escape_latex, percent, points, write_table
 
 LATEX = shutil.which("pdflatex")
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from baselines.ultraedit import UltraEdit
 from malmen.capture import Cached, Record
-from malmen.language_model import LanguageModel
 from malmen.malmen import MALMEN
+from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings, TokenSettings
 
 RATE = 2.0**-7  # exact in single precision, in which an untrained MALMEN holds its rates

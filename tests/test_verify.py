@@ -6,12 +6,12 @@ import pytest
 import yaml
 from synthetic_run import Run, write_run
 
-from malmen.claims import evaluate_claims
 from malmen.cli import main
 from malmen.errors import InputError
-from malmen.predicates import Evidence
+from malmen.reporting.claims import evaluate_claims
+from malmen.reporting.predicates import Evidence
+from malmen.reporting.verify import TOLERANCES, make_reference, verify
 from malmen.tables import make_table
-from malmen.verify import TOLERANCES, make_reference, verify
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import yaml
 from test_config import load
 
 from malmen import cli
-from malmen.catalogue import lookup
+from malmen.models.catalogue import lookup
 
 ROOT = Path(__file__).parent.parent
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -468,7 +468,7 @@ def test_a_new_scale_shares_only_the_packages(finished):
             ],
         ),
         ("malmen/key_statistics.py", ["smoke/statistics/*", "*/evaluations/*/memit.parquet"]),
-        ("malmen/tables.py", ["*/tables/*"]),
+        ("malmen/tables/__init__.py", ["*/tables/*"]),
     ],
 )
 def test_an_edited_module_reruns_what_uses_it(finished, tmp_path, module, patterns):

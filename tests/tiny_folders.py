@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from malmen.catalogue import lookup
+from malmen.models.catalogue import lookup
 
 BLOCKS = {"smollm2": 30, "fact_checker": 6, "minilm": 6}  # as many as the real ones have
 

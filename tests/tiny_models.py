@@ -33,9 +33,9 @@ from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch, Example
 from malmen.capture import Cached
-from malmen.catalogue import Entry
 from malmen.encoding import EncodedFact
-from malmen.language_model import LanguageModel
+from malmen.models.catalogue import Entry
+from malmen.models.language_model import LanguageModel
 
 KINDS = ("llama", "gpt2", "bert", "t5")
 """A decoder of Linear layers without bias, one of Conv1D layers with bias, a fact checker, and an

@@ -9,7 +9,7 @@ from os.path import relpath
 from pathlib import Path
 from shlex import quote
 
-from malmen.catalogue import lookup
+from malmen.models.catalogue import lookup
 from malmen.config import check
 from malmen.errors import InputError
 from malmen.provenance import code_digest
@@ -44,24 +44,24 @@ FIGURE_FORMATS = ["pdf", "png", "csv"]
 # The modules behind each subcommand of `malmen`, and behind each editor. A digest covers everything
 # that a module imports from this repository.
 MODULES = {
-    "fetch": ["malmen.packages"],
-    "facts": ["malmen.geonames"],
-    "fact-checker": ["malmen.fact_checker", "malmen.geonames"],
-    "pretrain": ["malmen.pretraining", "malmen.geonames"],
-    "rows": ["malmen.rows"],
-    "import-rows": ["malmen.importing"],
+    "fetch": ["malmen.models.packages"],
+    "facts": ["malmen.data.geonames"],
+    "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames"],
+    "pretrain": ["malmen.models.pretraining", "malmen.data.geonames"],
+    "rows": ["malmen.data.rows"],
+    "import-rows": ["malmen.data.importing"],
     "prefix": ["malmen.prefix", "malmen.encoding"],
-    "key-statistics": ["malmen.key_statistics", "malmen.texts"],
+    "key-statistics": ["malmen.key_statistics", "malmen.data.texts"],
     "train": ["malmen.training", "malmen.prefix"],
     "evaluate": ["malmen.evaluation", "malmen.prefix", "malmen.results"],
     "answers": ["malmen.answers"],
     "table": ["malmen.tables"],
-    "claims": ["malmen.claims"],
+    "claims": ["malmen.reporting.claims"],
     "memory": ["malmen.memory", "malmen.prefix", "malmen.encoding"],
     "figure": ["malmen.figures"],
-    "diagram": ["malmen.diagrams"],
-    "report": ["malmen.report"],
-    "summary": ["malmen.summary"],
+    "diagram": ["malmen.figures.diagrams"],
+    "report": ["malmen.reporting.report"],
+    "summary": ["malmen.reporting.summary"],
     "search-table": ["malmen.search"],
     "malmen": ["malmen.malmen"],
     "mend": ["baselines.mend"],

@@ -52,8 +52,8 @@ rule settings:
 rule table:
     input:
         unpack(table_inputs),
-        outside="malmen/outside_numbers.yaml",
-        published="malmen/published_settings.yaml",
+        outside="malmen/tables/outside_numbers.yaml",
+        published="malmen/tables/published_settings.yaml",
     output:
         multiext("<results>/tables/table_{number}", *(f".{name}" for name in TABLE_FORMATS)),
     log:
@@ -196,7 +196,7 @@ rule figure:
 
 rule diagram:
     input:
-        "malmen/paper_models.yaml",
+        "malmen/models/paper_models.yaml",
     output:
         multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
     log:
@@ -244,7 +244,7 @@ rule rulegraph:
 
 rule report:
     input:
-        template="malmen/templates/report.html.j2",
+        template="malmen/reporting/templates/report.html.j2",
         tables=[file for file in table_files() if file.endswith(".md")],
         figures=[file for file in figure_files() if file.endswith(".png")],
         claims="<results>/claims.csv",

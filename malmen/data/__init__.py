@@ -1,0 +1,1 @@
+"""Facts, the rows that are edited, and where both come from."""

@@ -1,0 +1,261 @@
+"""Rows from real data files, some of which lack fields that a row has to have.
+
+zsRE files may come without unrelated questions, and FEVER files may be raw claims without
+paraphrases: what is missing is drawn from other files, or made by rules that the rows then name.
+"""
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from malmen.data.facts import (
+    LABELS,
+    Answer,
+    FeverRow,
+    Label,
+    Shape,
+    ZsreRow,
+    check_shape,
+    fever_row,
+    label,
+    loc_pair,
+    without_repeats,
+    zsre_row,
+)
+from malmen.data.records import Record, read_records
+from malmen.errors import InputError
+
+__all__ = ["PARAPHRASE_RULES", "attach_unrelated", "import_rows", "read_pairs"]
+
+logger = logging.getLogger(__name__)
+
+PARAPHRASE_RULES: tuple[str, ...] = (
+    "It is true that {claim}.",
+    "It is a fact that {claim}.",
+    "The following statement is correct: {claim}.",
+)
+"""How a claim without paraphrases gets some: rules, not the back-translations of the released data.
+
+The claim stands in them without its final full stop, and with a small first letter where its first
+word is one of :data:`SMALL_WORDS`.
+"""
+
+
+SMALL_WORDS = ("A", "An", "At", "For", "From", "He", "In", "It", "On", "One", "She", "The", "There")
+"""Words that are no names, so that they take a small letter within a sentence."""
+
+
+RELATION_OF_RULES = "rule-made paraphrases"
+"""The ``relation`` of a row whose paraphrases come from :data:`PARAPHRASE_RULES`."""
+
+
+def import_rows(
+    files: Sequence[str | Path],
+    *,
+    shape: Shape,
+    unrelated: str | Path | None,
+    n: int | None,
+    seed: int,
+    answer: Answer = "answers",
+    exclude: Sequence[str | Path] = (),
+) -> list[ZsreRow] | list[FeverRow]:
+    """Draw complete rows from real data files, some of which may lack fields.
+
+    zsRE-shaped rows without ``loc`` get one from the file ``unrelated``. FEVER-shaped rows may be
+    raw claims (``claim`` and ``label``, optionally ``evidence_pages``): their paraphrases come
+    from :data:`PARAPHRASE_RULES` (and ``relation`` says so), their unrelated claim is a claim of
+    another page, taken from ``unrelated`` or else from the files themselves, and the label to
+    edit in is drawn evenly from both, whatever the truth is.
+
+    Args:
+        files: One or several files, read in turn.
+        shape: The shape of their rows.
+        unrelated: A file with ``loc`` and ``loc_ans`` (zsRE) or ``claim`` and ``label`` (FEVER).
+        n: How many rows to draw, or None for all of them, shuffled.
+        seed: Decides the draw, the pairing and the labels.
+        answer: As in :func:`read_rows`.
+        exclude: Files of rows, those of other splits: no row has a subject, a question or a claim
+            of theirs, in whatever case it is written.
+
+    Returns:
+        ``n`` rows with distinct questions or claims.
+
+    Raises:
+        InputError: If a file cannot be read, a row is malformed, an unrelated fact is needed but
+            none is at hand, or there are fewer than ``n`` rows.
+    """
+    if not files:
+        raise InputError("no files to import rows from (name at least one)")
+    rng = random.Random(seed)
+    check_shape(shape)
+    records = [record for path in files for record in read_records(path)]
+    records = _without_known(records, exclude)
+    name = ", ".join(str(path) for path in files)
+    if shape == "zsre":
+        return _import_zsre(records, name, unrelated=unrelated, n=n, rng=rng, answer=answer)
+    return _import_fever(records, name, unrelated=unrelated, n=n, rng=rng)
+
+
+def read_pairs(path: str | Path) -> list[tuple[str, str]]:
+    """Read unrelated questions with their answers (fields ``loc`` and ``loc_ans``).
+
+    A file that cannot be read, is empty or malformed raises an :class:`InputError`.
+
+    Args:
+        path: A ``.json`` or ``.jsonl`` file, gzipped or not.
+
+    Returns:
+        The (question, answer) pairs in the order of the file.
+    """
+    return [loc_pair(record) for record in read_records(path)]
+
+
+def attach_unrelated(rows: Sequence[ZsreRow], pairs: Sequence[tuple[str, str]]) -> list[ZsreRow]:
+    """Give every row the unrelated pair that stands at its place.
+
+    Pairs are taken in order and from the start again when they run out: the caller shuffles.
+
+    Args:
+        rows: Rows whose ``loc`` and ``loc_ans`` are replaced.
+        pairs: (question, answer) pairs, at least one.
+
+    Returns:
+        The rows with their new ``loc`` and ``loc_ans``.
+
+    Raises:
+        InputError: If there are rows but no pairs.
+    """
+    if rows and not pairs:
+        raise InputError("no unrelated pairs to attach (give a file with 'loc' and 'loc_ans')")
+    return [
+        replace(row, loc=loc, loc_ans=loc_ans)
+        for row, (loc, loc_ans) in zip(rows, _cycled(pairs, len(rows)), strict=True)
+    ]
+
+
+def _without_known(records: Sequence[Record], files: Sequence[str | Path]) -> list[Record]:
+    """Leave out the rows that share a subject, a question or a claim with those of other files."""
+    known = {mark for path in files for record in read_records(path) for mark in _marks(record)}
+    kept = [record for record in records if known.isdisjoint(_marks(record))]
+    if len(kept) < len(records):
+        logger.info("left out %d rows that occur in other splits", len(records) - len(kept))
+    return kept
+
+
+def _marks(record: Record) -> list[tuple[str, str]]:
+    """Return what must not be in two splits: the subject, and the question or claim."""
+    headings = ("src", "prompt", "claim")
+    marks = [("heading", record.text(name)) for name in headings if record.has(name)]
+    if record.has("subject"):
+        marks.append(("subject", record.text("subject")))
+    return [(kind, text.casefold()) for kind, text in marks]
+
+
+def _import_zsre(
+    records: Sequence[Record],
+    name: str,
+    *,
+    unrelated: str | Path | None,
+    n: int | None,
+    rng: random.Random,
+    answer: Answer,
+) -> list[ZsreRow]:
+    rows = without_repeats([zsre_row(r, answer, with_loc=r.has("loc")) for r in records], name)
+    rows = _drawn(rows, name, n=n, rng=rng)
+    lacking = [i for i, row in enumerate(rows) if not row.loc]
+    if not lacking:
+        return rows
+    if unrelated is None:
+        raise InputError(
+            f"{name}: field 'loc': missing in {len(lacking)} of {len(rows)} rows "
+            "(name a file of unrelated questions, with 'loc' and 'loc_ans')"
+        )
+    pairs = read_pairs(unrelated)
+    rng.shuffle(pairs)
+    for i, row in zip(lacking, attach_unrelated([rows[i] for i in lacking], pairs), strict=True):
+        rows[i] = row
+    return rows
+
+
+def _import_fever(
+    records: Sequence[Record],
+    name: str,
+    *,
+    unrelated: str | Path | None,
+    n: int | None,
+    rng: random.Random,
+) -> list[FeverRow]:
+    if all(record.has("prompt") for record in records):
+        rows = without_repeats([fever_row(record) for record in records], name)
+        return _drawn(rows, name, n=n, rng=rng)
+    claims = without_repeats([_claim(record) for record in records], name)
+    others = claims
+    if unrelated is not None:
+        others = [_claim(record) for record in read_records(unrelated)]
+    drawn = _drawn(claims, name, n=n, rng=rng)
+    return [
+        _row_from_claim(claim, _claim_of_other_page(claim, others, rng), rng) for claim in drawn
+    ]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    text: str
+    label: Label
+    pages: frozenset[str]
+    where: str
+
+    @property
+    def heading(self) -> str:
+        return self.text
+
+
+def _claim(record: Record) -> _Claim:
+    pages = record.fields.get("evidence_pages")
+    named = frozenset(record.texts("evidence_pages")) if pages else frozenset()
+    return _Claim(record.text("claim"), label(record, "label"), named, record.where)
+
+
+def _claim_of_other_page(claim: _Claim, others: Sequence[_Claim], rng: random.Random) -> _Claim:
+    """Draw a claim that shares no page with this one (and is not this one)."""
+    start = rng.randrange(len(others))
+    for step in range(len(others)):
+        other = others[(start + step) % len(others)]
+        if other.text != claim.text and not (other.pages & claim.pages):
+            return other
+    raise InputError(
+        f"{claim.where}: field 'evidence_pages': no claim of another page to serve as unrelated "
+        "(add claims, or name a file of unrelated claims)"
+    )
+
+
+def _row_from_claim(claim: _Claim, other: _Claim, rng: random.Random) -> FeverRow:
+    bare = claim.text.removesuffix(".")
+    if bare.split(maxsplit=1)[0] in SMALL_WORDS:
+        bare = bare[0].lower() + bare[1:]
+    return FeverRow(
+        prompt=claim.text,
+        equiv_prompt=tuple(rule.format(claim=bare) for rule in PARAPHRASE_RULES),
+        unrel_prompt=other.text,
+        alt=rng.choice(LABELS),
+        unrel_ans=other.label,
+        relation=RELATION_OF_RULES,
+    )
+
+
+Drawn = TypeVar("Drawn")
+
+
+def _drawn(items: Sequence[Drawn], name: str, *, n: int | None, rng: random.Random) -> list[Drawn]:
+    if not items:
+        raise InputError(f"{name}: no rows are left to draw from (leave out fewer)")
+    if n is not None and not 0 < n <= len(items):
+        raise InputError(f"{name}: {n} rows asked of {len(items)} (ask for 1 to {len(items)})")
+    return rng.sample(items, len(items) if n is None else n)
+
+
+def _cycled(items: Sequence[tuple[str, str]], n: int) -> Iterator[tuple[str, str]]:
+    return (items[i % len(items)] for i in range(n))

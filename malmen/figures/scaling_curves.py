@@ -1,0 +1,173 @@
+"""Scaling curves: ES, GS and LS of one language model against the number of edits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from malmen.errors import InputError
+from malmen.figures.drawing import (
+    BLUE,
+    GREEN,
+    INFERRED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    TEXT_WIDTH,
+    VERMILION,
+    Caption,
+    Drawing,
+    figure_number,
+)
+from malmen.models.catalogue import Entry, lookup
+from malmen.results import LATER, PRE_EDIT, aggregate, editor_order, read_all, sources
+
+__all__ = ["PANELS", "draw_scaling_curve", "label_counts", "scaling_curve"]
+
+PANELS: dict[str, str] = {
+    "es": "Edit success (ES), %",
+    "gs": "Generalisation success (GS), %",
+    "ls": "Locality success (LS), %",
+}
+
+_MARK = "†"
+_INFERRED_FIGURES = ("06", "07")
+_MOST_TICK_LABELS = 6
+
+# Marker and dashes tell the lines apart in grey print.
+_LINES: dict[str, dict[str, Any]] = {
+    "MALMEN": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "MEND": {"color": VERMILION, "marker": "s", "linestyle": (0, (5, 1.5))},
+    "FT": {"color": GREEN, "marker": "^", "linestyle": (0, (3, 1.5, 1, 1.5))},
+    "UltraEdit": {"color": PURPLE, "marker": "D", "linestyle": (0, (1, 1))},
+    "MEMIT": {"color": ORANGE, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+}
+_OTHER_LINES = (
+    {"color": SKY, "marker": "P", "linestyle": (0, (8, 2))},
+    {"color": "#000000", "marker": "X", "linestyle": (0, (2, 1))},
+)
+
+
+def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
+    """Draw ES, GS and LS against the number of edits, one line an editor.
+
+    The data drawn are, as fractions, the rows of `malmen.results.aggregate` for the panels'
+    measures.
+
+    Args:
+        name: Of the figure, as the catalogue gives it for the LM.
+        evaluations: Per-fact results of one LM.
+
+    Raises:
+        InputError: If a file is not one of per-fact results, if they are of several LMs, or of
+            one whose scaling curve is another figure.
+    """
+    frame, metadata = read_all(evaluations)
+    lms = sorted(set(frame["lm"]))
+    if len(lms) > 1:
+        raise InputError(f"figure {name}: evaluations of several LMs ({', '.join(lms)})")
+    entry = lookup(lms[0])
+    if entry.figure != name:
+        raise InputError(
+            f"figure {name}: the scaling curve of LM '{entry.name}' is figure {entry.figure}"
+        )
+    means = aggregate(frame)
+    means = means[means["metric"].isin(PANELS)].reset_index(drop=True)
+    caption = _caption(entry, editors=set(means["editor"]), origins=sources(metadata))
+    return Drawing(draw_scaling_curve(means), caption, means)
+
+
+def draw_scaling_curve(means: pd.DataFrame) -> Figure:
+    """Draw aggregated results of one LM: a panel a measure, shared axes, one legend above.
+
+    Args:
+        means: Rows of `malmen.results.aggregate` with the metrics of `PANELS`, of one LM.
+    """
+    figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
+    panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
+    for axes, letter, (metric, label) in zip(panels, "abc", PANELS.items(), strict=True):
+        _draw_panel(axes, means[means["metric"] == metric])
+        axes.set_title(f"({letter}) {label}")
+    panels[1].set_xlabel("number of edits (log scale)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        frameon=False,
+        handlelength=3,
+        columnspacing=1.4,
+    )
+    return figure
+
+
+def _draw_panel(axes: Axes, means: pd.DataFrame) -> None:
+    counts = np.unique(means["edits"])
+    left, right = counts[0] / 2**0.3, counts[-1] * 2**0.3
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(left, right)
+    axes.set_ylim(0, 100)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    label_counts(axes, counts)
+    others = iter(_OTHER_LINES * len(means))
+    for editor in editor_order(means["editor"]):
+        curve = means[means["editor"] == editor]
+        value, low, high = (100 * curve[name].to_numpy() for name in ("value", "low", "high"))
+        edits = curve["edits"].to_numpy()
+        if editor == PRE_EDIT:
+            # From edge to edge: a level, visible for a single count as well.
+            edges = np.concatenate([[left], edits, [right]])
+            level = np.pad(value, 1, mode="edge")
+            axes.plot(edges, level, color="0.4", linestyle="--", linewidth=1.4, label=editor)
+            continue
+        line = _LINES.get(editor) or next(others)
+        axes.fill_between(edits, low, high, color=line["color"], alpha=0.18, linewidth=0)
+        axes.vlines(edits, low, high, color=line["color"], linewidth=0.8)  # a band needs two counts
+        label = editor + _MARK * (editor in LATER)
+        # Unclipped: a marker at 0 or 100% is as whole as the others.
+        axes.plot(edits, value, **line, markersize=4, linewidth=1.4, label=label, clip_on=False)
+
+
+def label_counts(axes: Axes, counts: np.ndarray) -> None:
+    """Put a tick at every count, and labels at as many as there is room for."""
+    every = -(-len(counts) // _MOST_TICK_LABELS)
+    labels = ["" if index % every else f"{count}" for index, count in enumerate(counts[::-1])]
+    axes.xaxis.set_major_locator(FixedLocator(counts.tolist()))
+    axes.xaxis.set_major_formatter(FixedFormatter(labels[::-1]))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Caption:
+    later = [editor for editor in LATER if editor in editors]
+    answers = "of the verdict" if entry.rows == "fever" else "over tokens, teacher-forced,"
+    parts = [
+        _whose(entry),
+        f"ES, GS and LS are mean accuracies {answers} on edited facts, equivalent prompts and "
+        "unrelated prompts, against the number of facts edited at once.",
+        "Lines: means over edit sets and facts; bands: 95% intervals from a bootstrap over both; "
+        "grey dashes: the LM before editing.",
+        f"{_MARK} {', '.join(later)}: later than the paper." if later else "",
+        INFERRED if entry.figure in _INFERRED_FIGURES else "",
+        f"Data and models: {'; '.join(origins)}." if origins else "",
+    ]
+    return Caption(
+        f"Scaling curve of {entry.stands_for or entry.title}", " ".join(filter(None, parts))
+    )
+
+
+def _whose(entry: Entry) -> str:
+    """Return what a reader has to know of the LM drawn."""
+    if entry.stands_for:
+        return (
+            f"{entry.title} stands in for {entry.stands_for}, which the paper's "
+            f"{figure_number(entry.figure or '')} edits: compare the shape of the curves, not "
+            "their values."
+        )
+    return "" if entry.figure and entry.figure.isdigit() else "The paper does not edit this LM."

@@ -1,0 +1,1 @@
+"""The language models that are edited: which there are, how they come, how they run."""

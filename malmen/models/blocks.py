@@ -1,0 +1,104 @@
+"""The blocks of a language model: which layer lies where, what goes in and what comes out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from malmen.batches import Batch
+from malmen.errors import InputError
+from malmen.models.language_model import LanguageModel
+
+__all__ = ["BlockOutput", "block_of", "blocks_of", "inputs_of", "run_through", "run_whole"]
+
+
+class BlockOutput:
+    """What a block hands on: hidden states, alone or first in a tuple.
+
+    Args:
+        output: as the block returned it.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self.states: Tensor = output[0] if isinstance(output, tuple) else output
+        self._rest: tuple[Any, ...] | None = output[1:] if isinstance(output, tuple) else None
+
+    def replaced(self, states: Tensor) -> Any:
+        """Return other states in the form that the block returns them."""
+        return states if self._rest is None else (states, *self._rest)
+
+
+def blocks_of(lm: LanguageModel) -> nn.ModuleList:
+    """Return the transformer blocks, lowest first."""
+    blocks = lm.model.get_submodule(lm.entry.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
+
+
+def block_of(lm: LanguageModel, layer: str) -> int:
+    """Return the index of the block that a layer lies in.
+
+    Raises:
+        InputError: it lies in none.
+    """
+    inside = layer.removeprefix(f"{lm.entry.blocks}.")
+    index = inside.partition(".")[0]
+    if inside == layer or not index.isdigit():
+        raise InputError(f"{lm.entry.name}: {layer} lies in no block of {lm.entry.blocks}")
+    return int(index)
+
+
+@contextmanager
+def inputs_of(lm: LanguageModel, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that holds what entered each of the edited ``layers`` last, (b, t, d)."""
+    inputs: dict[str, Tensor] = {}
+
+    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            inputs[name] = args[0]
+
+        return lm.layers[name].register_forward_hook(hook)
+
+    handles = [watch(name) for name in layers]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_through(lm: LanguageModel, batch: Batch, block: int) -> BlockOutput:
+    """Run the blocks up to this one, and none above."""
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    handle = blocks_of(lm)[block].register_forward_hook(stop)
+    try:
+        lm.logits(batch)
+    except _Reached as reached:
+        return BlockOutput(reached.output)
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
+
+
+def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, BlockOutput]:
+    """Run all blocks; return the logits at answers, and what this block handed on."""
+    handed_on: list[Any] = []
+    handle = blocks_of(lm)[block].register_forward_hook(
+        lambda module, args, output: handed_on.append(output)
+    )
+    try:
+        return lm.logits(batch), BlockOutput(*handed_on)
+    finally:
+        handle.remove()
+
+
+class _Reached(Exception):
+    """The block has run: nothing above it has to."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output

@@ -1,0 +1,248 @@
+"""A frozen language model with linear layers to edit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+
+from malmen.batches import Batch, Example, make_batches
+from malmen.errors import InputError
+from malmen.models.catalogue import Entry
+from malmen.objectives import OBJECTIVES
+
+__all__ = ["LanguageModel"]
+
+LABELS = {"REFUTES": 0, "SUPPORTS": 1}
+
+
+class LanguageModel:
+    """A frozen language model: its weights are read-only, edits are swapped in and out.
+
+    Args:
+        model: any model of transformers with a language-model head or a one-logit classifier.
+        tokenizer: its tokenizer.
+        entry: which modules are edited, and what its facts look like.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, entry: Entry
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.entry = entry
+        self.objective = OBJECTIVES[entry.rows]
+        self.layers = {name: _linear(model, name) for name in entry.edited}
+        self.device = model.device
+        head = model.get_output_embeddings()
+        if entry.rows == "zsre":
+            head.register_forward_pre_hook(self._keep_answers)
+        for layer in self.layers.values():
+            _cast_to_weight(layer)
+        self._answers: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def load(
+        cls, folder: Path, entry: Entry, *, dtype: torch.dtype | None = None
+    ) -> "LanguageModel":
+        """Read a model folder as transformers writes it; no code of the folder is executed.
+
+        Raises:
+            InputError: the folder holds no model.
+        """
+        if not (folder / "config.json").exists():
+            raise InputError(f"{folder}: no language model there (config.json is missing)")
+        options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+        model = _class(folder, entry).from_pretrained(folder, use_safetensors=True, **options)
+        return cls(model, AutoTokenizer.from_pretrained(folder), entry)
+
+    def is_in_decoder(self, layer: str) -> bool:
+        """Tell whether a layer of an encoder-decoder sees the decoder's tokens."""
+        return self.model.config.is_encoder_decoder and layer.startswith("decoder.")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(d, d') of every edited layer: in-features and out-features."""
+        shapes = {}
+        for name, layer in self.layers.items():
+            value_size, key_size = _oriented(layer, layer.weight).shape
+            shapes[name] = (key_size, value_size)
+        return shapes
+
+    def encode(self, prompt: str, answer: str) -> Example:
+        """Tokenise a prompt and its answer (a fact checker: a claim and its label).
+
+        Raises:
+            InputError: the prompt or the answer tokenises to nothing, or they are too long.
+        """
+        ids = self.tokenizer(prompt)["input_ids"]
+        if self.entry.rows == "fever":
+            return self._fitting(Example(tuple(ids), (0,), (LABELS[answer],)), prompt)
+        targets = self.tokenizer(" " + answer.strip(), add_special_tokens=False)["input_ids"]
+        if not ids or not targets or not answer.strip():
+            empty = "prompt" if not ids else "answer"
+            raise InputError(f"the {empty} of ({prompt!r}, {answer!r}) tokenises to nothing")
+        if self.model.config.is_encoder_decoder:
+            start = self.model.config.decoder_start_token_id
+            positions = tuple(range(len(targets)))
+            return Example(tuple(ids), positions, tuple(targets), (start, *targets[:-1]))
+        first = len(ids) - 1
+        positions = tuple(range(first, first + len(targets)))
+        return self._fitting(Example(tuple(ids + targets[:-1]), positions, tuple(targets)), prompt)
+
+    def batches(self, examples: Sequence[Example], *, size: int) -> list[Batch]:
+        """Pad examples in batches of at most ``size`` facts."""
+        return make_batches(examples, size=size, device=self.device)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the answer positions.
+
+        Only these rows of the language-model head are computed: its input is cut to the answer
+        positions, and the model's own forward does the rest.
+
+        Returns:
+            (answers, vocabulary), or (claims, 1) of a fact checker, in at least single precision.
+        """
+        self._answers = (batch.rows, batch.columns)
+        try:
+            output = self.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                **self._options(batch),
+            )
+        finally:
+            self._answers = None
+        logits: Tensor = output.logits
+        # In bf16 a small divergence between two sets of logits would be mostly rounding.
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def edited_weights(self, shifts: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Return W + S of every edited layer, in at least single precision.
+
+        The base weights keep their dtype: bf16 cannot hold a small shift. Every result is a leaf,
+        so a loss under :meth:`swapped` leaves ∇_S in its ``grad``.
+        """
+        weights = {}
+        for name, shift in shifts.items():
+            weight = self.layers[name].weight
+            dtype = torch.promote_types(weight.dtype, torch.float32)
+            merged = weight.to(dtype) + _oriented(self.layers[name], shift).to(dtype)
+            weights[name] = nn.Parameter(merged)
+        return weights
+
+    def shift_gradients(self, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Return ∇_S (d', d) from the gradients that :meth:`edited_weights` have collected."""
+        return {
+            name: torch.zeros_like(_oriented(self.layers[name], weight))
+            if weight.grad is None
+            else _oriented(self.layers[name], weight.grad)
+            for name, weight in weights.items()
+        }
+
+    def zero_shifts(self) -> dict[str, Tensor]:
+        """Return a shift of zeros for every edited layer."""
+        return {
+            name: torch.zeros_like(_oriented(layer, layer.weight))
+            for name, layer in self.layers.items()
+        }
+
+    def shifts_between(
+        self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the shift (d', d) that leads from one set of edited weights to another."""
+        return {
+            name: _oriented(self.layers[name], after[name].detach() - weight.detach())
+            for name, weight in before.items()
+        }
+
+    @contextmanager
+    def swapped(self, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """Run with edited weights in place of the base weights.
+
+        The base weights are never written to: the very same parameters return on exit, so they
+        are restored bit for bit in any dtype.
+        """
+        base = {name: dict(self.layers[name].named_parameters(recurse=False)) for name in weights}
+        try:
+            for name, edited in weights.items():
+                layer = self.layers[name]
+                layer.weight = edited
+                if layer.bias is not None:  # a layer runs in one dtype, its weight's
+                    layer.bias = nn.Parameter(layer.bias.to(edited.dtype), requires_grad=False)
+            yield
+        finally:
+            for name, originals in base.items():
+                for kind, original in originals.items():
+                    setattr(self.layers[name], kind, original)
+
+    def _fitting(self, example: Example, prompt: str) -> Example:
+        """Return an example that has no more tokens than the language model has positions."""
+        positions = self.model.config.max_position_embeddings
+        if len(example.ids) > positions:
+            raise InputError(
+                f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
+                f"reads at most {positions}: leave the row out"
+            )
+        return example
+
+    def _options(self, batch: Batch) -> dict[str, Any]:
+        options: dict[str, Any] = {"use_cache": False} if self.entry.rows == "zsre" else {}
+        if batch.decoder_input_ids is not None:
+            options["decoder_input_ids"] = batch.decoder_input_ids
+            options["decoder_attention_mask"] = batch.decoder_attention_mask
+        return options
+
+    def _keep_answers(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+        if self._answers is None:  # outside `logits`, such as in generation
+            return None
+        rows, columns = self._answers
+        return (args[0][rows, columns],)
+
+
+def _class(folder: Path, entry: Entry) -> Any:
+    if entry.rows == "fever":
+        return AutoModelForSequenceClassification
+    if AutoConfig.from_pretrained(folder).is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    return AutoModelForCausalLM
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(f"{type(model).__name__} has no module {name} to edit") from error
+    if not isinstance(layer, nn.Linear | Conv1D):
+        raise InputError(f"{name} is a {type(layer).__name__}; only linear layers can be edited")
+    return layer
+
+
+def _oriented(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Turn a weight of ``layer`` into a (d', d) matrix and back: Conv1D stores (d, d')."""
+    return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def _cast_to_weight(layer: nn.Linear | Conv1D) -> None:
+    """Let a layer of a half-precision model run with an edited weight of higher precision."""
+    dtype = layer.weight.dtype
+
+    def enter(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        return (args[0].to(layer.weight.dtype),)
+
+    def leave(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        return output.to(dtype)
+
+    layer.register_forward_pre_hook(enter)
+    layer.register_forward_hook(leave)

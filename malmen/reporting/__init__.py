@@ -1,0 +1,1 @@
+"""What a run says: its summary, its claims and its one page."""

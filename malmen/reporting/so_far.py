@@ -1,0 +1,53 @@
+"""What a run has found so far: a few lines after every evaluation, long before the summary."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from malmen.models.catalogue import lookup
+from malmen.results import METRICS, PRE_EDIT, editor_order, read
+
+__all__ = ["print_so_far"]
+
+SHOWN = ("es", "gs", "ls")
+WIDTH = 100
+
+
+def print_so_far(folder: Path) -> None:
+    """Print, to stderr, every evaluation of a run at its largest number of edits.
+
+    Args:
+        folder: ``evaluations`` of a run, holding LM/EDITOR.parquet.
+    """
+    table = Table(box=SIMPLE_HEAD, title="so far, accuracy in %", title_justify="left")
+    table.add_column("LM")
+    table.add_column("Editor")
+    for name in ("Edits", *(METRICS[metric] for metric in SHOWN)):
+        table.add_column(name, justify="right")
+    for models in sorted(folder.iterdir()):
+        frames = [read(path)[0] for path in sorted(models.glob("*.parquet"))]
+        for row in _rows(pd.concat(frames)) if frames else []:
+            table.add_row(lookup(models.name).title, *row)
+    Console(stderr=True, width=WIDTH, color_system=None, highlight=False).print(table)
+
+
+def _rows(frame: pd.DataFrame) -> list[list[str]]:
+    """Return editor, edits and scores of each editor on one LM, before editing first."""
+    largest = frame["edits"] == frame.groupby("editor")["edits"].transform("max")
+    frame = frame[largest]
+    before = frame[["edits", *(f"pre_{metric}" for metric in SHOWN)]].set_axis(
+        ["edits", *SHOWN], axis="columns"
+    )
+    everything = pd.concat([before.assign(editor=PRE_EDIT), frame[["editor", "edits", *SHOWN]]])
+    return [
+        [
+            editor,
+            f"{group['edits'].max():,}",
+            *(f"{100 * group[metric].mean():.1f}" for metric in SHOWN),
+        ]
+        for editor in editor_order(everything["editor"])
+        for group in [everything[everything["editor"] == editor]]
+    ]
