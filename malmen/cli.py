@@ -463,13 +463,12 @@ def evaluate(
     """
     started = time.perf_counter()
     from malmen import results
-    from malmen.editors import NAMES
     from malmen.evaluation import check_pool
     from malmen.evaluation import evaluate as score
     from malmen.provenance import ATTRIBUTIONS, run_metadata
     from malmen.reporting.so_far import print_so_far
 
-    printed = _choose(NAMES, editor, "editor")
+    printed = _choose(results.PRINTED_NAMES, editor, "editor")
     for key in data:
         _choose(ATTRIBUTIONS, key, "data")
     if not edits:

@@ -11,10 +11,7 @@ from malmen.malmen import MALMEN
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings
 
-__all__ = ["EDITORS", "NAMES", "load_editor", "save_editor"]
-
-NAMES = {"malmen": "MALMEN", "mend": "MEND", "ft": "FT", "ultraedit": "UltraEdit", "memit": "MEMIT"}
-"""Every editor's name on the command line, and its name in print."""
+__all__ = ["EDITORS", "load_editor", "save_editor"]
 
 EDITORS: dict[str, type[HyperNetworkEditor]] = {"malmen": MALMEN, "mend": MEND}
 """The editors that are meta-trained."""

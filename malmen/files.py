@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from malmen.errors import InputError
@@ -14,7 +16,15 @@ from malmen.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic", "digest", "read_json", "read_safetensors", "write_json", "write_safetensors"]
+__all__ = [
+    "atomic",
+    "atomic_folder",
+    "digest",
+    "read_json",
+    "read_safetensors",
+    "write_json",
+    "write_safetensors",
+]
 
 _METADATA = "malmen"
 
@@ -42,6 +52,26 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its place when the block succeeds.
+
+    Args:
+        path: The folder to make; replaced where it exists.
+
+    Yields:
+        A new folder on the same file system. It is removed when the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        made.mkdir()
+        yield made
+        if path.exists():
+            shutil.rmtree(path)
+        made.rename(path)
 
 
 def digest(*content: Any) -> str:

@@ -20,12 +20,13 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from malmen import cli, results
-from malmen.editors import EDITORS, NAMES, save_editor
+from malmen.editors import EDITORS, save_editor
 from malmen.figures import FIGURES
 from malmen.models import onednn
 from malmen.models.catalogue import Modules, catalogue, lookup
 from malmen.models.language_model import LanguageModel
 from malmen.prefix import PrefixStore
+from malmen.results import PRINTED_NAMES
 from malmen.settings import HyperSettings
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +125,7 @@ def test_help_describes_every_option(command: str) -> None:
 
 def test_help_names_the_choices() -> None:
     text = " ".join(run("evaluate", "--help").out.split())
-    assert f"--editor {{{','.join(NAMES)}}}" in text
+    assert f"--editor {{{','.join(PRINTED_NAMES)}}}" in text
     assert f"--lm {{{','.join(EDITED)}}}" in text
     assert f"--modules {{{','.join(get_args(Modules))}}}" in text
     assert "--lm {smollm2,minilm}" in " ".join(run("fetch", "--help").out.split())
@@ -195,7 +196,7 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
         ),
         (
             f"{EVALUATE} --editor rome",
-            f"unknown editor rome; choose from {', '.join(NAMES)}",
+            f"unknown editor rome; choose from {', '.join(PRINTED_NAMES)}",
         ),
         (
             f"{EVALUATE} --editor memit".replace("smollm2", "t5_desk"),
@@ -498,7 +499,7 @@ def evaluated(run: Run, place: Workplace, *words: object, **options: object) -> 
     frame, metadata = results.read(path)
     path.unlink()
     assert len(frame) == 8
-    assert set(frame["editor"]) == {NAMES[str(words[0])]}
+    assert set(frame["editor"]) == {PRINTED_NAMES[str(words[0])]}
     return metadata
 
 

@@ -6,10 +6,10 @@ from safetensors.torch import save_file
 from tiny_models import bits, random_facts, tiny_lm
 
 from malmen.editor import HyperNetworkEditor
-from malmen.editors import EDITORS, NAMES, load_editor, save_editor
+from malmen.editors import EDITORS, load_editor, save_editor
 from malmen.errors import InputError
 from malmen.models.language_model import LanguageModel
-from malmen.results import EDITORS as PRINTED
+from malmen.results import PRINTED_NAMES
 from malmen.settings import HyperSettings
 
 editors = pytest.mark.parametrize("name", EDITORS)
@@ -67,9 +67,8 @@ def test_an_editor_of_other_modules_is_refused(
 
 
 def test_every_editor_has_a_name_in_print() -> None:
-    assert set(EDITORS) < set(NAMES)
-    assert {NAMES[name] for name in EDITORS} == {kind.__name__ for kind in EDITORS.values()}
-    assert set(NAMES.values()) == set(PRINTED)
+    assert set(EDITORS) < set(PRINTED_NAMES)
+    assert {PRINTED_NAMES[name] for name in EDITORS} == {kind.__name__ for kind in EDITORS.values()}
 
 
 @editors

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from malmen.files import atomic
+from malmen.files import atomic, atomic_folder
 
 
 def test_the_file_appears_whole_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -33,3 +33,17 @@ def test_writing_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic(tmp_path / "data.csv"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lm"
+    for content in ("old", "new"):
+        with atomic_folder(path) as made:
+            (made / content).touch()
+            assert not (path / content).exists()
+        assert [file.name for file in path.iterdir()] == [content]
+    with pytest.raises(ValueError, match="half"), atomic_folder(path) as made:  # noqa: PT012
+        (made / "half").touch()
+        raise ValueError("half")
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(path.parent.iterdir()) == [path]

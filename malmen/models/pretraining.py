@@ -4,13 +4,10 @@ The catalogue says what is built (``built``, the words of a transformers configu
 else is the same for every architecture: each learns to answer prompts.
 """
 
-import json
 import math
 import random
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -26,6 +23,7 @@ from transformers import (
 from malmen.batches import Batch, Example
 from malmen.errors import InputError
 from malmen.evaluation import predict
+from malmen.files import atomic_folder, write_json
 from malmen.models.catalogue import Entry, catalogue
 from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
@@ -78,15 +76,10 @@ def pretrain(
         name: _accuracy(lm, pairs, size=settings.batch_size, seed=seed)
         for name, pairs in (("known", known), ("held_out", held_out))
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent) as scratch:
-        made = Path(scratch) / "model"
+    with atomic_folder(out) as made:
         lm.model.save_pretrained(made)
         lm.tokenizer.save_pretrained(made)
-        (made / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        made.rename(out)
+        write_json(made / "accuracy.json", accuracy)
     return accuracy
 
 
