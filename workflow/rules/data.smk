@@ -128,6 +128,7 @@ rule key_statistics:
         "<benchmarks>/statistics/{lm}.jsonl"
     wildcard_constraints:
         lm=one_of(lm for lm in LMS if "memit" in editors(lm)),
+    priority: first_figure_first
     conda:
         "../../environment.yml"
     threads: config["threads"]

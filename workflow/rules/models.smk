@@ -9,7 +9,6 @@ rule fetch:
         "<logs>/fetch/{base}.log",
     benchmark:
         "<benchmarks>/fetch/{base}.jsonl"
-    priority: first_figure_first
     retries: 2
     conda:
         "../../environment.yml"
@@ -37,7 +36,6 @@ rule fact_checker:
         "<logs>/fact_checker.log",
     benchmark:
         "<benchmarks>/fact_checker.jsonl"
-    priority: 1
     conda:
         "../../environment.yml"
     threads: config["threads"]  # with more, it would wait for all cores to be free at once
@@ -65,6 +63,7 @@ rule pretrain:
         "<benchmarks>/pretrain/{lm}.jsonl"
     wildcard_constraints:
         lm=one_of([lm for lm in LMS if lookup(lm).built]),
+    priority: first_figure_first
     conda:
         "../../environment.yml"
     threads: config["threads"]
