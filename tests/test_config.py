@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from malmen.config import check
-from malmen.editors import NAMES
 from malmen.errors import InputError
 from malmen.models.catalogue import catalogue
+from malmen.results import PRINTED_NAMES
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,
@@ -188,9 +188,9 @@ def test_every_choice_of_the_schema_is_one_of_the_package(name):
     config = load(name)
     assert set(config["language_models"]) == {n for n, e in catalogue().items() if e.edited}
     assert list(config["editors"]) == list(config["search"]["grid"])
-    assert set(config["editors"]) == set(NAMES)
+    assert set(config["editors"]) == set(PRINTED_NAMES)
     for lm in config["language_models"].values():
-        assert set(lm["editors"]) <= set(NAMES)
+        assert set(lm["editors"]) <= set(PRINTED_NAMES)
 
 
 SETTINGS = {
