@@ -128,9 +128,21 @@ def hyper_parameters(lm, editor):
 
 
 def weights_of(lm):
-    """Folder of a language model: unpacked from a package, or fine-tuned here."""
-    is_fetched = lookup(lm).package is not None
-    return f"<resources>/lm/{lm}" if is_fetched else f"<results>/lm/{lm}"
+    """Folder of a language model: as it arrived from outside, or trained here."""
+    return f"<resources>/lm/{lm}" if lookup(lm).is_fetched else f"<results>/lm/{lm}"
+
+
+def downloads_of(wildcards):
+    """Folder for what a language model arrives in; packages have one of their own."""
+    return "resources/packages" if lookup(wildcards.base).package else "resources/downloads"
+
+
+def fetch_code(wildcards):
+    """Digest for a language model from outside: gigabytes of a hub stay when code is edited."""
+    entry = lookup(wildcards.base)
+    if entry.package:
+        return code("fetch", lm=wildcards.base)
+    return sha256(repr((entry.hub, entry.dtype)).encode()).hexdigest()
 
 
 def weights(wildcards):
@@ -311,7 +323,7 @@ def figure_files():
 
 def made_models():
     """Folders of the language models that are trained or fine-tuned here."""
-    return [weights_of(lm) for lm in LMS if lookup(lm).package is None]
+    return [weights_of(lm) for lm in LMS if not lookup(lm).is_fetched]
 
 
 def run_files():
