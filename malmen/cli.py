@@ -95,6 +95,30 @@ def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
 
 
 @app.command
+def download(
+    names: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = [],
+    *,
+    downloads: Path = Path("resources/downloads"),
+    out_dir: Path = Path("resources/data"),
+) -> None:
+    """Download files of zsRE, FEVER, CounterFact or KILT; without names, list what there is.
+
+    Args:
+        names: Which files.
+        downloads: Folder for what is downloaded; a file put there by hand is taken instead.
+        out_dir: Folder of the files; where each came from (.source.json) stands beside it.
+    """
+    from malmen.data.downloads import download
+    from malmen.data.sources import sources
+
+    for name in names:
+        download(name, downloads=downloads, out=out_dir / name)
+    if not names:
+        for source in sources().values():
+            print(f"{source.name}\n    {source.what}\n    licence: {source.licence}")
+
+
+@app.command
 def facts(*, out: Path) -> None:
     """Collect facts from GeoNames.
 

@@ -74,10 +74,14 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
     sources = put("language_models.smollm2.sources", splits)
     check(load("zsre", sources))
     splits["train"]["files"] = [str(tmp_path / "absent.json")]
-    assert problems(sources, "zsre") == [
-        "configuration: language_models.smollm2.sources.train.files: no such file: "
-        f"{tmp_path / 'absent.json'}"
-    ]
+    where = "configuration: language_models.smollm2.sources.train.files"
+    assert problems(sources, "zsre") == [f"{where}: no such file: {tmp_path / 'absent.json'}"]
+    splits["train"]["files"] = ["download:zsre_train.json"]
+    check(load("zsre", sources))
+    splits["train"]["files"] = ["download:zsre_trains.json"]
+    (line,) = problems(sources, "zsre")
+    expected = "nothing to download by the name 'zsre_trains.json' (did you mean 'zsre_train.json'?"
+    assert line.startswith(f"{where}: {expected}")
 
 
 @pytest.mark.parametrize(
