@@ -303,7 +303,7 @@ def test_a_file_in_a_folder_of_google_drive(
     place: Place, sleeps: list[float], monkeypatch: pytest.MonkeyPatch, files, outcome
 ) -> None:
     errors = ModuleType("gdown.exceptions")
-    errors.DownloadError = errors.FileURLRetrievalError = type("DriveError", (Exception,), {})
+    errors.DownloadError = type("DownloadError", (Exception,), {})
     monkeypatch.setitem(sys.modules, "gdown", Drive(**files))
     monkeypatch.setitem(sys.modules, "gdown.exceptions", errors)
     source = source_of("drive://FOLDER/rows.json")

@@ -10,17 +10,26 @@ import torch
 from flaky_server import COMMIT, Server, altered, closed_url, cut, serving, status
 from safetensors.torch import load_file
 from tiny_folders import write_lm
-from transformers import AutoTokenizer
+from tiny_models import tiny_tokenizer
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
 from malmen.errors import InputError
 from malmen.models import hub, manifest
 from malmen.models.catalogue import Entry, Hub, lookup
 from malmen.models.hub import fetch
 from malmen.models.language_model import LanguageModel
+from malmen.models.model_tree import auto_class
 from malmen.retries import ATTEMPTS
 
 REPOSITORY = "someone/tiny-gpt2"
 WEIGHTS = "model.safetensors"
+TINY_BERT = {
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
 TRAP = b"raise SystemExit('code of the repository was run')"
 
 
@@ -94,6 +103,49 @@ def test_weights_of_the_old_kind_become_safetensors_of_the_dtype(
     assert not list(out.glob("*.bin"))
     tensors = load_file(out / WEIGHTS)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+
+
+def as_published(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name the tensors as the published checkpoints do, which are older than today's classes."""
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.uint8)
+    if name == "gpt2":  # saved without its head
+        bare = {key.removeprefix("transformer."): tensor for key, tensor in tensors.items()}
+        return {**bare, "h.0.attn.bias": mask}
+    if name == "gptj":
+        return {**tensors, "transformer.h.0.attn.bias": mask}
+    if name == "bert_base":  # saved with the heads of its pre-training
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        for new, former in old.items():
+            tensors = {key.replace(new, former): tensor for key, tensor in tensors.items()}
+        tensors = {f"bert.{key}": tensor for key, tensor in tensors.items()}
+        return {**tensors, "cls.predictions.bias": torch.zeros(300)}
+    embeddings = tensors["shared.weight"]
+    names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    return {**tensors, **dict.fromkeys(names, embeddings)}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gptj", "t5_xl", "bert_base"])
+def test_checkpoints_as_they_were_published_are_read(
+    server: Server, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "model"
+    if name == "bert_base":
+        BertModel(BertConfig(**TINY_BERT)).save_pretrained(folder)
+        tiny_tokenizer("bert").save_pretrained(folder)
+    else:
+        write_lm(folder, name)
+    old = tmp_path / "pytorch_model.bin"
+    torch.save(as_published(name, load_file(folder / WEIGHTS)), old)
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != WEIGHTS}
+    server.publish(REPOSITORY, {**files, old.name: old.read_bytes()}, large=(old.name,))
+    where = Hub(repository=REPOSITORY, revision="main", licence="MIT")
+    entry = replace(lookup(name), hub=where, dtype="float32")
+    arrived, original = (
+        auto_class(entry, AutoConfig.from_pretrained(path)).from_pretrained(path).state_dict()
+        for path in (fetch_into(tmp_path, entry), folder)
+    )
+    assert arrived.keys() == original.keys()
+    assert all(torch.equal(arrived[key], tensor) for key, tensor in original.items())
 
 
 class Trap:

@@ -41,7 +41,7 @@ def transfer(mirror: str, part: Path) -> None:
 def _drive(folder: str, name: str, part: Path) -> None:
     try:
         import gdown
-        from gdown.exceptions import DownloadError, FileURLRetrievalError
+        from gdown.exceptions import DownloadError
     except ImportError as error:
         raise UnavailableError(
             'Google Drive takes the package gdown (pip install -e ".[paper]")'
@@ -54,7 +54,7 @@ def _drive(folder: str, name: str, part: Path) -> None:
         if not ids:
             raise UnavailableError(f"no {name} in the folder")
         gdown.download(id=ids[0], output=str(part), quiet=True, use_cookies=False, timeout=TIMEOUT)
-    except (DownloadError, FileURLRetrievalError) as error:
+    except DownloadError as error:
         raise UnavailableError(f"Google Drive gives it to nobody: {error}") from error
 
 
