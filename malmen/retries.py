@@ -11,7 +11,15 @@ import tenacity
 from httpx2 import DecodingError, HTTPError, HTTPStatusError, TransportError
 from huggingface_hub.errors import HfHubHTTPError
 
-__all__ = ["ATTEMPTS", "FAILURES", "CorruptedError", "UnavailableError", "cause", "persistently"]
+__all__ = [
+    "ATTEMPTS",
+    "FAILURES",
+    "CorruptedError",
+    "UnavailableError",
+    "cause",
+    "is_of_disk",
+    "persistently",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +97,13 @@ def cause(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def is_of_disk(error: BaseException) -> bool:
+    """Tell whether a failure is one of this machine's disk, which no other server mends."""
+    if not isinstance(error, OSError):
+        return False
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _error(state: tenacity.RetryCallState) -> BaseException:
     error = state.outcome.exception() if state.outcome else None
     assert error is not None  # only failed attempts are followed by others
@@ -99,8 +114,8 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, HTTPStatusError | HfHubHTTPError):
         status = error.response.status_code
         return status in (408, 429) or status >= 500
-    if isinstance(error, OSError):  # those with a file name are about the disk
-        return error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return not is_of_disk(error)
     return isinstance(error, TransportError | DecodingError | CorruptedError)
 
 

@@ -1,5 +1,6 @@
 """Data files from flaky mirrors: the right one under its name, or none and a message that helps."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -14,6 +15,7 @@ import pytest
 from flaky_server import Server, altered, closed_url, cut, instead, serving, status
 
 from malmen import cli
+from malmen.data import downloads
 from malmen.data.downloads import download, record_of
 from malmen.data.sources import Rebuild, Source, Version, sources
 from malmen.errors import InputError
@@ -202,6 +204,31 @@ def test_a_corrupted_file_is_fetched_again(
 ) -> None:
     server.faults[MIRRORS[0]] = [fault]
     assert place.fetch(source_of(server.url + MIRRORS[0])).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), PermissionError(errno.EACCES, "No", "a")]
+)
+def test_a_full_disk_is_not_blamed_on_the_mirrors(
+    place: Place, sleeps: list[float], monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def transfer(mirror: str, part: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(downloads, "transfer", transfer)
+    with pytest.raises(OSError, match="No") as failure:
+        place.fetch(source_of("https://example.org/one", "https://example.org/two"))
+    assert failure.value is error
+    assert not sleeps
+
+
+def test_a_file_without_a_digest_is_taken_with_a_warning(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.downloads.mkdir()
+    (place.downloads / NAME).write_bytes(CONTENT)
+    place.fetch(Source(name=NAME, what="", licence="", mirrors=("hf://a/b@main/c",)))
+    assert "taken as it is, since no digest of it is known" in caplog.text
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"

@@ -21,7 +21,14 @@ from malmen.data.mirrors import transfer
 from malmen.data.sources import PREFIX, Source, lookup, sources
 from malmen.errors import InputError
 from malmen.files import atomic, digest, git_blob_id, read_json, sha256, write_json
-from malmen.retries import FAILURES, CorruptedError, UnavailableError, cause, persistently
+from malmen.retries import (
+    FAILURES,
+    CorruptedError,
+    UnavailableError,
+    cause,
+    is_of_disk,
+    persistently,
+)
 
 __all__ = ["download", "record_of"]
 
@@ -90,6 +97,8 @@ def _obtain(source: Source, downloads: Path) -> tuple[Path, dict[str, Any]]:
                 write_json(record_of(kept), {"from": mirror})
                 return kept, {"from": mirror}
             except FAILURES as error:
+                if is_of_disk(error):
+                    raise
                 failures.append(f"{mirror} ({cause(error)})")
                 logger.warning("%s: not from %s: %s", source.name, mirror, cause(error))
     raise _NowhereError(_message(source, kept, failures))
@@ -119,6 +128,8 @@ def _unpack(packed: Path, target: Path) -> None:
 
 def _accept(source: Source, path: Path, supplied: Path) -> None:
     """Refuse a content that was supplied and is none of the file's versions."""
+    if not source.versions and not record_of(supplied).exists():
+        logger.warning("%s: taken as it is, since no digest of it is known", supplied)
     if found := _difference(source, path):
         raise InputError(
             f"{supplied}: {found} (delete it; or, to use it as it is, name its path in the "
