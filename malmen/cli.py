@@ -347,6 +347,7 @@ def train(
     prefix: OptionalPath = None,
     validation_prefix: OptionalPath = None,
     init: OptionalPath = None,
+    moments: OptionalPath = None,
     modules: Modules = "edited",
     seed: int = 0,
     settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
@@ -362,10 +363,12 @@ def train(
         validation_rows: Rows for the periodic evaluation.
         edits: Facts edited at once in every step.
         steps: Number of steps.
-        out: The editor, safetensors; run metadata (.json) and losses (.csv) stand beside it.
+        out: The editor, safetensors; run metadata (.json), losses (.csv) and Adam's moments
+            (.adam.safetensors) stand beside it.
         prefix: Prefix store of the meta-training rows; without it, the frozen blocks run again.
         validation_prefix: Prefix store of the validation rows, which goes with the other one.
         init: Editor to start from, such as one trained at fewer edits.
+        moments: Adam's moments of that editor, to go on with; without them, they start at zero.
         modules: Which of the catalogue's choices of modules are edited.
         seed: Of initial weights and the order of facts.
         settings: Hyper-parameters of the editor.
@@ -402,7 +405,7 @@ def train(
         **asdict(settings),
         **asdict(training),
     }
-    inputs = [digest(path) for path in (rows, prefix, init) if path is not None]
+    inputs = [digest(path) for path in (rows, prefix, init, moments) if path is not None]
     name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
     run = MetaTraining(
         learner,
@@ -415,10 +418,13 @@ def train(
         seed=seed,
         checkpoint=out.parent / ".checkpoints" / name,
     )
+    if moments is not None:
+        run.continue_from(moments)
     log = run.run()
     with atomic(out.with_suffix(".csv")) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)
     write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+    run.save_moments(out.with_suffix(".adam.safetensors"))
     save_editor(out, learner, lm=lm)
     run.forget()
 

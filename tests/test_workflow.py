@@ -297,7 +297,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else(planned):
         found = options_of(next(call for call in trained if f"/{variant}_" in call))
         if changes.get("editor", "malmen") == "malmen":
             differ = {key for key in found | usual if found.get(key) != usual.get(key)}
-            of_run = {"--init", "--edits", "--steps", "--out"}
+            of_run = {"--init", "--moments", "--edits", "--steps", "--out"}
             names = {key.removeprefix("--no-").strip("-") for key in differ - of_run}
             assert names == {key.replace("_", "-") for key in changes}
         for key, value in changes.items():
@@ -389,6 +389,8 @@ def test_training_starts_from_the_smaller_count(finished):
         init = re.search(r"--init (\S+)", call)
         out = re.search(r"--out (\S+)", call)[1]
         starts[out] = init and init[1]
+        moments = re.search(r"--moments (\S+)", call)  # of the very run that made the start
+        assert (moments and moments[1]) == (init and init[1].replace(".safe", ".adam.safe"))
     for lm in FINISHED["run"]["language_models"]:
         for editor in ("malmen", "mend"):
             smaller, larger = (
