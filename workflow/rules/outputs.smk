@@ -196,7 +196,7 @@ rule figure:
 
 rule diagram:
     input:
-        "malmen/models/paper_models.yaml",
+        "malmen/models/catalogue.yaml",
     output:
         multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
     log:
