@@ -125,7 +125,8 @@ def test_help_describes_every_option(command: str) -> None:
 
 def test_help_names_the_choices() -> None:
     text = " ".join(run("evaluate", "--help").out.split())
-    assert f"--editor {{{','.join(PRINTED_NAMES)}}}" in text
+    [editors] = re.findall(r"--editor \{([\w,]+)\}", text)
+    assert sorted(editors.split(",")) == sorted(PRINTED_NAMES)
     assert f"--lm {{{','.join(EDITED)}}}" in text
     assert f"--modules {{{','.join(get_args(Modules))}}}" in text
     assert "--lm {smollm2,minilm}" in " ".join(run("fetch", "--help").out.split())

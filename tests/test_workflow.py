@@ -45,7 +45,11 @@ for path in options.get("--out", []):
         os.makedirs(path)
     else:
         open(path, "w").close()
-    beside = {{"train": (".json", ".csv"), "key-statistics": (".json",), "memory": (".json",)}}
+    beside = {{
+        "train": (".json", ".csv", ".adam.safetensors"),
+        "key-statistics": (".json",),
+        "memory": (".json",),
+    }}
     for suffix in beside.get(command, ()):
         open(os.path.splitext(path)[0] + suffix, "w").close()
 figure = ["figure_%s.%s" % (options.get("--name", [""])[0], end) for end in ("pdf", "png", "csv")]
