@@ -39,6 +39,8 @@ __all__ = ["main"]
 logger = logging.getLogger("malmen")
 
 app = tyro.extras.SubcommandApp()
+data_app = tyro.extras.SubcommandApp()
+app.command(data_app, name="data", help="Look at data files.")
 
 
 def _choices(names: Iterable[str]) -> Any:
@@ -116,6 +118,24 @@ def download(
     if not names:
         for source in sources().values():
             print(f"{source.name}\n    {source.what}\n    licence: {source.licence}")
+
+
+@data_app.command
+def check(file: Annotated[Path, tyro.conf.Positional], *, against: OptionalPath = None) -> None:
+    """Say what a data file holds: fields, repeats, malformed rows, lengths of answers.
+
+    The exit status is 1 if a row is malformed.
+
+    Args:
+        file: Rows of zsRE, FEVER or CounterFact, claims, or unrelated questions.
+        against: File of another split: questions and subjects that occur in both are counted.
+    """
+    from malmen.data.checking import check
+
+    report, malformed = check(file, against=against)
+    print(report, end="")
+    if malformed:
+        sys.exit(1)
 
 
 @app.command
