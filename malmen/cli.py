@@ -107,37 +107,55 @@ def facts(*, out: Path) -> None:
 def fact_checker(
     *,
     base: Path,
-    facts: Path,
     out: Path,
+    facts: OptionalPath = None,
+    fever: list[Path] = [],
+    fever_held_out: list[Path] = [],
     claims: int = 12000,
     held_out: int = 1000,
     seed: int = 0,
+    device: Device = None,
     settings: OmitArgPrefixes[FactCheckerSettings] = FactCheckerSettings(),
 ) -> None:
-    """Fine-tune an encoder as a fact checker.
+    """Fine-tune an encoder as a fact checker, on claims about GeoNames facts or on FEVER's.
 
     Args:
         base: Folder of the encoder.
-        facts: File of `malmen facts`.
         out: Folder of the model.
-        claims: Number of claims to train on.
+        facts: File of `malmen facts`.
+        fever: FEVER files instead: raw claims, or rows, whose unrelated claims have true labels.
+        fever_held_out: FEVER files whose claims accuracy is measured on.
+        claims: Number of claims to train on; of FEVER's, at most.
         held_out: Number of claims, about unseen subjects, to measure accuracy on.
         seed: Of claims, initialisation and order.
+        device: Where to compute; a GPU unless there is none.
         settings: Hyper-parameters.
     """
+    if bool(facts) == bool(fever) or bool(fever) != bool(fever_held_out):
+        raise InputError("name claims: either --facts, or --fever and --fever-held-out")
     _prepare_libraries()
     from malmen.data import geonames
+    from malmen.data.claims import checker_claims
+    from malmen.device import choose_device
     from malmen.models.fact_checker import train_fact_checker
 
-    splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
-    seen, unseen = geonames.checker_facts(splits)
+    if facts is not None:
+        splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
+        seen, unseen = geonames.checker_facts(splits)
+        training = geonames.training_claims(seen, n=claims, seed=seed)
+        test = geonames.training_claims(unseen, n=held_out, seed=seed)
+    else:
+        training, test = checker_claims(
+            fever, fever_held_out, n=claims, n_held_out=held_out, seed=seed
+        )
     accuracy = train_fact_checker(
         base,
-        geonames.training_claims(seen, n=claims, seed=seed),
-        geonames.training_claims(unseen, n=held_out, seed=seed),
+        training,
+        test,
         out=out,
         settings=settings,
         seed=seed,
+        device=choose_device(device),
     )
     logger.info("accuracy: %s", ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items()))
 
