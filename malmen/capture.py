@@ -45,10 +45,11 @@ def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "an
             at = _cached_tokens(lm, batch, name, cached)
             dtype = torch.promote_types(gradient.dtype, torch.float32)
             parts[name].append((keys[name][at].to("cpu", dtype), gradient[at].to("cpu", dtype)))
-    return {
-        name: (torch.cat([u for u, _ in rows]), torch.cat([g for _, g in rows]))
-        for name, rows in parts.items()
-    }
+    return {name: _joined(parts.pop(name)) for name in lm.layers}  # one layer is held twice at most
+
+
+def _joined(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([u for u, _ in rows]), torch.cat([g for _, g in rows])
 
 
 @contextmanager

@@ -1,53 +1,39 @@
-"""A GPU that is not there: tensors of torch's meta device, which have a device and no content.
+"""A GPU that is not there: it knows devices and shapes, and fails where a GPU would.
 
-What runs on it computes nothing, and still fails where a tensor was left on another device. Where a
-program reads a number or copies a tensor back to the host, the ghost makes one up.
+`malmen.meta_run` lets code run on shapes alone; here a tensor left on another device is an error.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from malmen.meta_run import META, MetaRun
 
 __all__ = ["GPU", "GhostGpu"]
 
-GPU = torch.device("meta")
+GPU = META
 
 _aten = torch.ops.aten
-_COPIES = {_aten._to_copy.default, _aten.copy_.default}
-_TAKES_HOST_INDICES = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default}
+_CROSSES = {  # copies, and what takes indices from anywhere
+    _aten._to_copy.default,
+    _aten.copy_.default,
+    _aten.index.Tensor,
+    _aten.index_put_.default,
+    _aten.index_put.default,
+}
 
 
-class GhostGpu(TorchDispatchMode):
+class GhostGpu(MetaRun):
     """Run what is inside with a ghost of a GPU."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is _aten._local_scalar_dense.default and args[0].device == GPU:
-            return _number(args[0].dtype)
-        if func is _aten.nonzero.default and args[0].device == GPU:  # as if nothing were zero
-            return torch.ones(args[0].shape).nonzero().to(GPU)
-        if func is _aten._to_copy.default and args[0].device == GPU and _goes_to_host(kwargs):
-            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-        if func not in _COPIES | _TAKES_HOST_INDICES:
-            _check_devices(func, args, kwargs)
-        return func(*args, **kwargs)
-
-
-def _goes_to_host(kwargs: dict[str, Any]) -> bool:
-    device = kwargs.get("device")
-    return device is not None and torch.device(device).type == "cpu"
-
-
-def _number(dtype: torch.dtype) -> bool | float | int:
-    """Return what passes every check: finite, true, and no error."""
-    if dtype == torch.bool:
-        return True
-    return 1.0 if dtype.is_floating_point else 0
+        if func not in _CROSSES:
+            _check_devices(func, args, kwargs or {})
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def _check_devices(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
