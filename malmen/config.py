@@ -16,6 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from malmen.data.sources import PREFIX, sources
 from malmen.errors import InputError
 
 SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.yaml"
@@ -150,8 +151,17 @@ def _language_model(where: str, settings: Mapping[str, Any]) -> Iterator[str]:
         for key in ("files", "unrelated"):
             paths = source.get(key, [])
             for path in [paths] if isinstance(paths, str) else paths:
-                if not Path(path).is_file():
-                    yield f"{where}.sources.{split}.{key}: no such file: {path}"
+                yield from _source_file(f"{where}.sources.{split}.{key}", path)
+
+
+def _source_file(where: str, path: str) -> Iterator[str]:
+    if path.startswith(PREFIX):
+        name = path.removeprefix(PREFIX)
+        if name not in sources():
+            known = _choices(name, list(sources()))
+            yield f"{where}: nothing to download by the name {name!r} {known}"
+    elif not Path(path).is_file():
+        yield f"{where}: no such file: {path}"
 
 
 def _ascending(where: str, counts: Sequence[int]) -> Iterator[str]:

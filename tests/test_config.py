@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from malmen.config import check
-from malmen.editors import NAMES
 from malmen.errors import InputError
 from malmen.models.catalogue import catalogue
+from malmen.results import PRINTED_NAMES
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,
@@ -74,10 +74,14 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
     sources = put("language_models.smollm2.sources", splits)
     check(load("zsre", sources))
     splits["train"]["files"] = [str(tmp_path / "absent.json")]
-    assert problems(sources, "zsre") == [
-        "configuration: language_models.smollm2.sources.train.files: no such file: "
-        f"{tmp_path / 'absent.json'}"
-    ]
+    where = "configuration: language_models.smollm2.sources.train.files"
+    assert problems(sources, "zsre") == [f"{where}: no such file: {tmp_path / 'absent.json'}"]
+    splits["train"]["files"] = ["download:zsre_train.json"]
+    check(load("zsre", sources))
+    splits["train"]["files"] = ["download:zsre_trains.json"]
+    (line,) = problems(sources, "zsre")
+    expected = "nothing to download by the name 'zsre_trains.json' (did you mean 'zsre_train.json'?"
+    assert line.startswith(f"{where}: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -188,9 +192,9 @@ def test_every_choice_of_the_schema_is_one_of_the_package(name):
     config = load(name)
     assert set(config["language_models"]) == {n for n, e in catalogue().items() if e.edited}
     assert list(config["editors"]) == list(config["search"]["grid"])
-    assert set(config["editors"]) == set(NAMES)
+    assert set(config["editors"]) == set(PRINTED_NAMES)
     for lm in config["language_models"].values():
-        assert set(lm["editors"]) <= set(NAMES)
+        assert set(lm["editors"]) <= set(PRINTED_NAMES)
 
 
 SETTINGS = {

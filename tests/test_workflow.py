@@ -150,7 +150,8 @@ def planned(fresh):
     """Dry runs of every scale where nothing has run, with the commands that they would call."""
     (fresh.folder / "rows.json").touch()
     training = {"files": ["rows.json"], "unrelated": "rows.json"}
-    sources = {"train": training, "validation": training, "evaluation": {"files": ["rows.json"]}}
+    downloaded = {"files": ["download:zsre_mend_eval.json"]}
+    sources = {"train": training, "validation": training, "evaluation": downloaded}
     zsre = {"language_models": {"smollm2": {"sources": sources}}}
     return {
         "desk": fresh.snakemake("-n", "-p"),
@@ -327,6 +328,9 @@ def test_real_files_replace_the_made_ones(planned):
     exclude = f"--exclude {folder}/evaluation.jsonl {folder}/train.jsonl --rows {number}"
     text = planned["zsre"].stdout + planned["zsre"].stderr
     assert f"--files rows.json --unrelated rows.json {exclude}" in text
+    assert "--files resources/data/zsre_mend_eval.json --rows" in text
+    assert count["download"] == 1
+    assert "--out-dir resources/data zsre_mend_eval.json" in text
     assert not re.search("fact_checker|_desk", text)
 
 

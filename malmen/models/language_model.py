@@ -69,7 +69,7 @@ class LanguageModel:
 
     def to(self, device: torch.device | str) -> "LanguageModel":
         """Move to a device what there is of the model: without its frozen blocks, only the rest."""
-        self.model.to(device)  # type: ignore[arg-type]
+        self.model.to(device)
         self.device = self.model.device
         return self
 

