@@ -4,8 +4,8 @@ import random
 from functools import partial
 
 import pytest
-import torch
 from tiny_models import tiny_tokenizer
+from transformers import AutoConfig
 
 from malmen.batches import Example
 from malmen.encoding import EncodedFact
@@ -17,6 +17,8 @@ from malmen.models.catalogue import Entry, lookup
 from malmen.models.language_model import LanguageModel
 from malmen.models.model_tree import auto_class
 from malmen.settings import HyperSettings
+
+BYTES_OF_A_GPU = 24e9
 
 FACTOR = 1.5
 """A plan is right if it is neither above nor below what is measured by more."""
@@ -36,8 +38,6 @@ def entry_of(name: str) -> Entry:
 
 
 def language_model(entry: Entry) -> LanguageModel:
-    from transformers import AutoConfig
-
     assert entry.built
     tokens = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0}
     config = AutoConfig.for_model(**{**entry.built, **tokens})
@@ -73,14 +73,21 @@ def test_a_plan_is_near_what_is_measured(name: str, edits: int, cached: str) -> 
     for procedure, plan in plans.items():
         measured, _ = in_child(partial(PROCEDURES[procedure], lm, facts, settings))
         planned = (plan.together - planner.upper_weights) / 2**20  # the model was there before
-        print(
-            name,
-            edits,
-            cached,
-            procedure,
-            round(planned),
-            round(measured),
-            round(planned / measured, 2),
-        )
-        continue
         assert measured / FACTOR < planned < measured * FACTOR, (procedure, planned, measured)
+
+
+def test_gptj_is_meta_trained_on_one_gpu_at_any_number_of_edits() -> None:
+    planner = Planner(lookup("gptj"))
+    plans = {
+        edits: planner.meta_training("malmen", HyperSettings(), edits=edits)
+        for edits in (1024, 16_384, 65_536)
+    }
+    assert max(plan.device for plan in plans.values()) < BYTES_OF_A_GPU
+    assert plans[16_384].device == plans[65_536].device
+    assert plans[16_384].host < plans[65_536].host
+
+
+def test_an_editor_without_a_hyper_network_has_no_plan() -> None:
+    planner = Planner(lookup("gpt2_desk"))
+    with pytest.raises(InputError, match="no plan for 'ft'; choose from malmen, mend"):
+        planner.editing("ft", HyperSettings(), edits=4)

@@ -26,6 +26,7 @@ rule train:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         editor="{editor}",
         init=lambda wildcards, input: options({"init": input.init}) if input.init else "",
@@ -65,6 +66,7 @@ rule evaluate:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         editor="{editor}",
         trained=lambda wildcards, input: trained_option(
