@@ -104,8 +104,7 @@ def _back_propagate_proxy(
 ) -> None:
     """Run the hyper-network with a graph and back-propagate Σ_j ⟨∇_{row_j} L_meta, row_j⟩."""
     assert rows.grad is not None
-    size = editor.settings.token_batch
-    for u, g, weight in zip(
-        keys.split(size), gradients.split(size), rows.grad.split(size), strict=True
-    ):
+    size, device = editor.settings.token_batch, editor.device
+    for batch in zip(keys.split(size), gradients.split(size), rows.grad.split(size), strict=True):
+        u, g, weight = (tensor.to(device) for tensor in batch)
         (weight * editor.outputs(layer, u, g)).sum().backward()

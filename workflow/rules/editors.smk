@@ -28,6 +28,7 @@ rule train:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         editor="{editor}",
         init=lambda wildcards, input: optional(init=input.init, moments=input.moments),
@@ -67,6 +68,7 @@ rule evaluate:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         editor="{editor}",
         trained=lambda wildcards, input: trained_option(
