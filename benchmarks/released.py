@@ -54,6 +54,7 @@ class Released:
         self, model: PreTrainedModel, layers: Sequence[str], editor: MALMEN, folder: Path
     ) -> None:
         self.model, self.editor, self.folder = model.eval().requires_grad_(False), editor, folder
+        model.loss_type = "ForCausalLM"  # what it takes anyway, without saying so
         self.layers: dict[str, Any] = {name: model.get_submodule(name) for name in layers}
         for layer in self.layers.values():
             layer.weight.requires_grad_(True)
