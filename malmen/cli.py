@@ -259,11 +259,15 @@ def prefix(
 ) -> None:
     """Run the frozen blocks once over every prompt of files of rows.
 
+    What enters the language-model head at the answers is stored, too, so that the logits before
+    editing need not be computed again.
+
     Args:
         lm: Name in the catalogue.
         weights: Folder of the model.
         rows: Files of rows.
-        out_dir: Folder for the prefix stores: NAME.safetensors for NAME.jsonl.
+        out_dir: Folder for the prefix stores: NAME.safetensors for NAME.jsonl. A store that does
+            not fit on the disk says so and holds nothing; whatever reads it runs the blocks again.
         seed: Of the draw of paraphrases; the same for every command.
     """
     from malmen.prefix import record_prefix
@@ -271,9 +275,9 @@ def prefix(
     model = _load(lm, weights)
     for path in rows:
         facts = _encode(model, path, seed=seed)
-        sequences = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
+        examples = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
         out = out_dir / f"{path.name.partition('.')[0]}.safetensors"
-        record_prefix(model, sequences).save(out, model=lm)
+        record_prefix(model, examples, answered=examples, path=out)
 
 
 @app.command
@@ -336,12 +340,12 @@ def train(
     lm: EditedModel,
     weights: Path,
     rows: Path,
-    prefix: Path,
     validation_rows: Path,
-    validation_prefix: Path,
     edits: int,
     steps: int,
     out: Path,
+    prefix: OptionalPath = None,
+    validation_prefix: OptionalPath = None,
     init: OptionalPath = None,
     modules: Modules = "edited",
     seed: int = 0,
@@ -355,12 +359,12 @@ def train(
         lm: Name in the catalogue.
         weights: Folder of the model.
         rows: Meta-training rows.
-        prefix: Prefix store of these rows.
         validation_rows: Rows for the periodic evaluation.
-        validation_prefix: Prefix store of the validation rows.
         edits: Facts edited at once in every step.
         steps: Number of steps.
         out: The editor, safetensors; run metadata (.json) and losses (.csv) stand beside it.
+        prefix: Prefix store of the meta-training rows; without it, the frozen blocks run again.
+        validation_prefix: Prefix store of the validation rows, which goes with the other one.
         init: Editor to start from, such as one trained at fewer edits.
         modules: Which of the catalogue's choices of modules are edited.
         seed: Of initial weights and the order of facts.
@@ -377,7 +381,10 @@ def train(
     from malmen.training import MetaTraining
 
     kind = _choose(EDITORS, editor, "editor")
-    model = _load(lm, weights, prefixes=[prefix, validation_prefix], modules=modules)
+    if (prefix is None) != (validation_prefix is None):
+        raise InputError("--prefix and --validation-prefix: give both or neither")
+    prefixes = [path for path in (prefix, validation_prefix) if path is not None]
+    model = _load(lm, weights, prefixes=prefixes, modules=modules)
     torch.manual_seed(seed)
     learner = kind(model.shapes, settings).to(model.device)
     if init is not None:
