@@ -103,7 +103,8 @@ def new_editor(lm: LanguageModel, shape: Shape) -> MALMEN:
 
 def prefix_of(lm: LanguageModel, facts: Sequence[EncodedFact]) -> PrefixStore:
     """Return all that is stored of facts before they are edited."""
-    return record_prefix(lm, examples_of(facts), progress=False)
+    unrelated = [fact.unrelated for fact in facts]
+    return record_prefix(lm, examples_of(facts), answered=unrelated, progress=False)
 
 
 def meta_training(
