@@ -489,10 +489,16 @@ def train(
     }
     inputs = [digest(path) for path in (rows, prefix, init, moments) if path is not None]
     name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
+    facts = _encode(model, rows, seed=seed)
+    if model.entry.published:
+        from malmen.memory_plan import Planner
+
+        plan = Planner.of(model, facts).meta_training(editor, settings, edits=edits)
+        logger.info("memory plan: %s (`malmen plan` shows every stage)", plan)
     run = MetaTraining(
         learner,
         model,
-        _encode(model, rows, seed=seed),
+        facts,
         _encode(model, validation_rows, seed=seed),
         edits=edits,
         steps=steps,
@@ -790,6 +796,36 @@ def memory(
         found.to_csv(temporary, index=False)
     choices = {"lm": lm, "edits": edits, "limit_mb": limit_mb, **asdict(settings)}
     write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+
+
+@app.command
+def plan(
+    *,
+    lm: EditedModel,
+    edits: list[int],
+    editor: TrainedEditor = "malmen",
+    modules: Modules = "edited",
+    settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
+) -> None:
+    """Print what meta-training and editing will need, stage by stage, before anything runs.
+
+    Args:
+        lm: Name in the catalogue.
+        edits: Numbers of facts edited at once.
+        editor: Which editor.
+        modules: Which of the catalogue's choices of modules are edited.
+        settings: Hyper-parameters of the editor.
+    """
+    _prepare_libraries()
+    from malmen.memory_plan import Planner
+
+    planner = Planner(lookup(lm).editing(modules))
+    for count in edits:
+        for made in (
+            planner.meta_training(editor, settings, edits=count),
+            planner.editing(editor, settings, edits=count),
+        ):
+            print(f"{made}\n\n{made.table()}\n")
 
 
 @app.command

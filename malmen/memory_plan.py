@@ -7,11 +7,12 @@ for the backward pass rest in the host's memory; on a processor that is the same
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import nn
 
 from malmen.batches import Batch, Example, make_batches
@@ -89,6 +90,18 @@ class Plan:
     title: str
     stages: Sequence[Stage]
 
+    def __str__(self) -> str:
+        return (
+            f"{self.title}: {self.device / 1e9:.1f} GB where it computes, {self.host / 1e9:.1f} GB "
+            "of the host's memory for what rests there"
+        )
+
+    def table(self) -> str:
+        """Return what every stage needs, in GB (10⁹ bytes), as Markdown."""
+        rows = [[stage.name, *_shown(stage.device), *_shown(stage.host)] for stage in self.stages]
+        headers = ["stage", "device, GB", "for", "host, GB", "for"]
+        return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
     @property
     def device(self) -> int:
         """Bytes on the device at the peak of the neediest stage."""
@@ -164,6 +177,14 @@ class Planner:
     Raises:
         InputError: The catalogue gives no shape.
     """
+
+    @classmethod
+    def of(cls, lm: LanguageModel, facts: Sequence[EncodedFact]) -> "Planner":
+        """Return a planner for a loaded language model and its facts, with their real sizes."""
+        shape = lm.model.config.to_dict()
+        dtype: Any = str(lm.model.dtype).removeprefix("torch.")
+        entry = replace(lm.entry, published=shape, dtype=dtype)
+        return cls(entry, lengths=Lengths.of(facts))
 
     def __init__(self, entry: Entry, *, lengths: Lengths | None = None) -> None:
         self.entry = entry
@@ -445,6 +466,13 @@ class _Needs:
 
         key = (n, layer.d, layer.value_size, self.settings, self.is_summed, is_trained)
         return self.planner.peak(run, "network", *key)
+
+
+def _shown(parts: Mapping[str, int]) -> tuple[str, str]:
+    """Return the sum in GB, and the parts that show in one decimal, the largest first."""
+    largest = sorted(parts.items(), key=lambda part: -part[1])
+    shown = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in largest if size >= 5e7)
+    return f"{sum(parts.values()) / 1e9:.1f}", shown
 
 
 def _bytes_of(module: nn.Module) -> int:

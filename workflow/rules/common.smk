@@ -159,7 +159,9 @@ def checker_files(wildcards):
         return {"facts": "<results>/facts.jsonl"}
     sides = {"fever": "train", "fever_held_out": "evaluation"}
     sources = settings(wildcards.lm)["sources"]
-    return {name: [source_file(f) for f in sources[split]["files"]] for name, split in sides.items()}
+    return {
+        name: [source_file(f) for f in sources[split]["files"]] for name, split in sides.items()
+    }
 
 
 def pretraining_options(lm):
