@@ -21,5 +21,6 @@ class MEND(HyperNetworkEditor):
 
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return -η Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
+        outputs = outputs.to(self.device)
         pseudo_keys, pseudo_gradients = outputs.tensor_split([keys.shape[1]], dim=-1)
         return -self.learning_rate(layer) * pseudo_gradients.T @ pseudo_keys

@@ -32,7 +32,8 @@ def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "an
             its encoder predicts an answer.
 
     Returns:
-        Keys and value gradients, in at least single precision.
+        Keys and value gradients, in at least single precision and in the host's memory: with many
+        facts they are the largest thing that there is, and no GPU would hold them.
     """
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in lm.layers}
     for batch in batches:
@@ -43,11 +44,12 @@ def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "an
         for name, gradient in zip(lm.layers, gradients, strict=True):
             at = _cached_tokens(lm, batch, name, cached)
             dtype = torch.promote_types(gradient.dtype, torch.float32)
-            parts[name].append((keys[name][at].to(dtype), gradient[at].to(dtype)))
-    return {
-        name: (torch.cat([u for u, _ in rows]), torch.cat([g for _, g in rows]))
-        for name, rows in parts.items()
-    }
+            parts[name].append((keys[name][at].to("cpu", dtype), gradient[at].to("cpu", dtype)))
+    return {name: _joined(parts.pop(name)) for name in lm.layers}  # one layer is held twice at most
+
+
+def _joined(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([u for u, _ in rows]), torch.cat([g for _, g in rows])
 
 
 @contextmanager

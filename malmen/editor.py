@@ -32,13 +32,21 @@ class TokenEditor(ABC):
 
     settings: TokenSettings
 
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the editor computes; keys, value gradients and rows rest in the host's memory."""
+
     @abstractmethod
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return one row a token from keys (n, d) and value gradients (n, d')."""
 
     @abstractmethod
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
+        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens.
+
+        Keys and rows may rest in another memory than the editor's, where the shift will be.
+        """
 
     def record(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Record:
         """Return keys and value gradients of the edit tuples' cached tokens."""
@@ -53,7 +61,8 @@ class TokenEditor(ABC):
             gradients.split(self.settings.token_batch),
             strict=True,
         )
-        return torch.cat([self.outputs(layer, u, g) for u, g in batches])
+        rows = (self.outputs(layer, u.to(self.device), g.to(self.device)) for u, g in batches)
+        return torch.cat([row.to(keys.device) for row in rows])
 
     @torch.no_grad()
     def shifts(self, record: Record) -> Shifts:
@@ -102,6 +111,11 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
             members = [name for name in layers if layers[name] == shape]
             self._network_of |= {name: (network, index) for index, name in enumerate(members)}
         self.learning_rates = nn.Parameter(torch.full((len(layers),), settings.learning_rate))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the hyper-network is."""
+        return self.learning_rates.device
 
     def learning_rate(self, layer: str) -> Tensor:
         """Return η of a layer, a scalar."""

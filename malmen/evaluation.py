@@ -56,9 +56,10 @@ def predict(
 ) -> Predictions:
     """Predict every answer under teacher forcing, with edited ``weights`` if given."""
     tokens, targets, facts = [], [], []
+    logits = lm.logits if weights else lm.unedited_logits
     with lm.swapped(weights or {}):
         for batch in lm.batches(examples, size=size):
-            tokens.append(lm.objective.predict(lm.logits(batch)).cpu())
+            tokens.append(lm.objective.predict(logits(batch)).cpu())
             targets.append(batch.targets.cpu())
             facts.append(batch.facts.cpu())
     order = torch.cat(facts).argsort(stable=True)

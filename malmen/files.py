@@ -28,7 +28,7 @@ __all__ = [
     "write_safetensors",
 ]
 
-_METADATA = "malmen"
+METADATA = "malmen"
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def write_safetensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Any
 
     # One entry: safetensors would write several in random order.
     with atomic(path) as temporary:
-        save_file(dict(tensors), temporary, metadata={_METADATA: json.dumps(metadata)})
+        save_file(dict(tensors), temporary, metadata={METADATA: json.dumps(metadata)})
 
 
 def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], Any]":
@@ -144,7 +144,7 @@ def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], Any]":
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            return tensors, json.loads((file.metadata() or {}).get(METADATA, "{}"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except SafetensorError as error:

@@ -9,7 +9,6 @@ nor on the other phase, and both phases choose their batches independently.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from malmen.capture import Record
@@ -90,8 +89,7 @@ def _back_propagate_to_shifts(
         loss.backward()
         generalisation += loss.item()
     for batch in lm.batches([fact.unrelated for fact in facts], size=size):
-        with torch.no_grad():
-            before = lm.logits(batch)
+        before = lm.unedited_logits(batch)
         with lm.swapped(weights):
             divergences = lm.objective.divergence(lm.logits(batch), before)
         loss = (divergences * batch.weights.to(divergences.dtype)).sum() / len(facts)
@@ -106,8 +104,7 @@ def _back_propagate_proxy(
 ) -> None:
     """Run the hyper-network with a graph and back-propagate Σ_j ⟨∇_{row_j} L_meta, row_j⟩."""
     assert rows.grad is not None
-    size = editor.settings.token_batch
-    for u, g, weight in zip(
-        keys.split(size), gradients.split(size), rows.grad.split(size), strict=True
-    ):
+    size, device = editor.settings.token_batch, editor.device
+    for batch in zip(keys.split(size), gradients.split(size), rows.grad.split(size), strict=True):
+        u, g, weight = (tensor.to(device) for tensor in batch)
         (weight * editor.outputs(layer, u, g)).sum().backward()

@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import pandas as pd
 import pytest
-import torch
 import transformers
 from synthetic import write_evaluations
 from tiny_folders import write_lines, write_lm, zsre_line
@@ -20,12 +19,13 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from malmen import cli, results
+from malmen.batches import Example
 from malmen.editors import EDITORS, save_editor
 from malmen.figures import FIGURES
 from malmen.models import onednn
 from malmen.models.catalogue import Modules, catalogue, lookup
 from malmen.models.language_model import LanguageModel
-from malmen.prefix import PrefixStore
+from malmen.prefix import record_prefix
 from malmen.results import PRINTED_NAMES
 from malmen.settings import HyperSettings
 
@@ -107,7 +107,7 @@ def files(folder: Path) -> dict[Path, bytes]:
 def test_help_lists_the_commands() -> None:
     result = run("--help")
     assert (result.status, result.err) == (0, "")
-    assert re.findall(r"• ([a-z-]+)", result.out) == COMMANDS
+    assert re.findall(r"• ([a-z-]+)", result.out) == ["data", *COMMANDS]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -125,10 +125,12 @@ def test_help_describes_every_option(command: str) -> None:
 
 def test_help_names_the_choices() -> None:
     text = " ".join(run("evaluate", "--help").out.split())
-    assert f"--editor {{{','.join(PRINTED_NAMES)}}}" in text
+    [editors] = re.findall(r"--editor \{([\w,]+)\}", text)
+    assert sorted(editors.split(",")) == sorted(PRINTED_NAMES)
     assert f"--lm {{{','.join(EDITED)}}}" in text
     assert f"--modules {{{','.join(get_args(Modules))}}}" in text
-    assert "--lm {smollm2,minilm}" in " ".join(run("fetch", "--help").out.split())
+    fetched = [name for name, entry in catalogue().items() if entry.is_fetched]
+    assert f"--lm {{{','.join(fetched)}}}" in " ".join(run("fetch", "--help").out.split())
     assert f"--editor {{{','.join(EDITORS)}}}" in " ".join(run("train", "--help").out.split())
 
 
@@ -333,9 +335,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     write_lm(folder / "checker", "fact_checker")
     rows = write_lines(folder / "rows.jsonl", [zsre_line(i) for i in range(8)])
     lm = LanguageModel.load(weights, lookup("smollm2"))
-    states = torch.zeros(3, 16)
-    PrefixStore([(1, 2, 3)], states, arity=0).save(folder / "other.st", model="fact_checker")
-    PrefixStore([(1, 2, 3)], states, arity=0).save(folder / "few.st", model="smollm2")
+    checker = LanguageModel.load(folder / "checker", lookup("fact_checker"))
+    for name, recorded in (("other.st", checker), ("few.st", lm)):
+        example = Example((1, 2, 3), (0,), (0,))
+        record_prefix(recorded, [example], path=folder / name, progress=False)
     for rank in (4, 8):
         for name, kind in EDITORS.items():
             editor = kind(lm.shapes, HyperSettings(rank=rank))
@@ -534,6 +537,20 @@ def test_evaluation_without_stored_states_is_the_same(run_here: Run, ready: Work
         frames.append(results.read(path)[0])
         path.unlink()
     pd.testing.assert_frame_equal(*frames)
+
+
+def test_so_is_training(run_here: Run, ready: Workplace) -> None:
+    words, log = ready.train("--evaluate-every", 1), ready.folder / "out" / "e.csv"
+    logs = []
+    for options in (words, without(without(words, "--prefix"), "--validation-prefix")):
+        result = run_here(*options)
+        assert result.status == 0, result.err
+        logs.append(pd.read_csv(log).drop(columns="seconds"))
+        for path in log.parent.glob("e.*"):
+            path.unlink()
+    pd.testing.assert_frame_equal(*logs, rtol=1e-4)
+    message = complaint_about(run_here, ready, without(words, "--validation-prefix"))
+    assert message == "--prefix and --validation-prefix: give both or neither"
 
 
 def without(words: list[str], option: str) -> list[str]:

@@ -1,16 +1,26 @@
 import gc
+import random
+import shutil
 import weakref
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny_models import (
     ARCHITECTURES,
     BLOCKS,
     HIDDEN,
+    KINDS,
     answers_in_order,
     examples_of,
+    random_example,
     random_examples,
     random_facts,
     random_shifts,
@@ -23,6 +33,7 @@ from malmen.batches import Example
 from malmen.capture import Cached, capture
 from malmen.errors import InputError
 from malmen.malmen import MALMEN
+from malmen.mapped import MappedTensors
 from malmen.meta_gradient import meta_gradient
 from malmen.models.language_model import LanguageModel
 from malmen.prefix import PrefixStore, record_prefix, replay
@@ -37,32 +48,104 @@ def logits(lm: LanguageModel, examples: list[Example], *, size: int) -> Tensor:
         return answers_in_order(batches, [lm.logits(batch) for batch in batches])
 
 
+def unedited_logits(lm: LanguageModel, examples: list[Example], *, size: int) -> Tensor:
+    batches = lm.batches(examples, size=size)
+    return answers_in_order(batches, [lm.unedited_logits(batch) for batch in batches])
+
+
+@cache
+def full_lm(kind: str, edited_blocks: tuple[int, ...]) -> LanguageModel:
+    return tiny_lm(kind, edited_blocks=edited_blocks)
+
+
 def replayed(lm: LanguageModel, store: PrefixStore) -> LanguageModel:
     replay(lm, store)
     return lm
 
 
-@kinds
-@pytest.mark.parametrize("edited_blocks", [(1, 2), (2,)])
-@pytest.mark.parametrize("sizes", [(1, 1), (4, 3), (1, 100), (100, 2)])
-def test_replay_equals_the_full_forward(
-    kind: str, edited_blocks: tuple[int, ...], sizes: tuple[int, int]
-) -> None:
-    recorded_by, replayed_by = sizes
-    examples = random_examples(kind, 9)
-    full = tiny_lm(kind, edited_blocks=edited_blocks)
-    store = record_prefix(full, examples, fact_batch=recorded_by, progress=False)
-    wanted = logits(full, examples, size=9)
-    lm = replayed(tiny_lm(kind, edited_blocks=edited_blocks), store)
-    found = logits(lm, examples, size=replayed_by)
-    assert (found - wanted).abs().max() <= 1e-12 * wanted.abs().max()
+def assert_close(found: Tensor, wanted: Tensor, *, tolerance: float = 1e-12) -> None:
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
-    weights = full.edited_weights(random_shifts(full))
-    with full.swapped(weights):
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(
+    kind=st.sampled_from(ARCHITECTURES),
+    edited_blocks=st.sampled_from([(1, 2), (2,)]),
+    n=st.integers(1, 9),
+    answered=st.integers(0, 9),
+    recorded_by=st.integers(1, 10),
+    replayed_by=st.integers(1, 10),
+    is_file=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_replay_equals_the_full_forward(
+    kind: str,
+    edited_blocks: tuple[int, ...],
+    n: int,
+    answered: int,
+    recorded_by: int,
+    replayed_by: int,
+    is_file: bool,
+    seed: int,
+) -> None:
+    examples = random_examples(kind, n, seed=seed)
+    full = full_lm(kind, edited_blocks)
+    with TemporaryDirectory() as folder:
+        store = record_prefix(
+            full,
+            examples,
+            answered=examples[:answered],
+            path=Path(folder) / "prefix.safetensors" if is_file else None,
+            fact_batch=recorded_by,
+            progress=False,
+        )
+        lm = replayed(tiny_lm(kind, edited_blocks=edited_blocks), store)
         wanted = logits(full, examples, size=9)
-    with lm.swapped(weights):
-        found = logits(lm, examples, size=replayed_by)
-    assert (found - wanted).abs().max() <= 1e-12 * wanted.abs().max()
+        assert_close(logits(lm, examples, size=replayed_by), wanted)
+        assert_close(unedited_logits(lm, examples, size=replayed_by), wanted)
+        assert (store.answers(examples) is not None) == (answered >= n)
+
+        weights = full.edited_weights(random_shifts(full))
+        with full.swapped(weights):
+            wanted = logits(full, examples, size=9)
+        with lm.swapped(weights):
+            assert_close(logits(lm, examples, size=replayed_by), wanted)
+
+
+@kinds
+def test_logits_before_an_edit_need_the_head_alone(kind: str) -> None:
+    examples = random_examples(kind, 6)
+    full = tiny_lm(kind)
+    known, unknown = examples[:4], examples[4:]
+    lm = replayed(tiny_lm(kind), record_prefix(full, examples, answered=known, progress=False))
+    above = lm.model.get_submodule(lm.entry.blocks)[2]
+    runs = []
+    above.register_forward_pre_hook(lambda module, args: runs.append(1))
+    wanted = logits(full, known, size=3)
+    assert_close(unedited_logits(lm, known, size=3), wanted)
+    assert not runs
+    assert_close(unedited_logits(lm, unknown, size=3), logits(full, unknown, size=3))
+    assert len(runs) == 1
+
+
+@kinds
+def test_one_sequence_may_have_several_answers(kind: str) -> None:
+    one = random_example(kind, random.Random(0))
+    while len(one.positions) < 2 and kind != "bert":
+        one = random_example(kind, random.Random(one.ids[0]))
+    first = replace(
+        one,
+        positions=one.positions[:1],
+        targets=one.targets[:1],
+        decoder_ids=one.decoder_ids[:1],
+    )
+    full = tiny_lm(kind)
+    store = record_prefix(full, [one, first], answered=[first, one, first], progress=False)
+    assert len(store) == 1
+    lm = replayed(tiny_lm(kind), store)
+    for example in (one, first):
+        assert_close(unedited_logits(lm, [example], size=1), logits(full, [example], size=1))
 
 
 @kinds
@@ -82,8 +165,9 @@ def test_states_are_those_that_enter_the_first_edited_block(kind: str) -> None:
     examples = random_examples(kind, 5)
     store = record_prefix(lm, examples, fact_batch=5, progress=False)
     assert len(store) == 5
-    assert store.states.shape == (sum(len(e.ids) for e in examples), HIDDEN)
-    assert not store.states.requires_grad
+    padded = store.padded([example.ids for example in examples])
+    assert padded.shape == (5, max(len(e.ids) for e in examples), HIDDEN)
+    assert not padded.requires_grad
     entered = []
     first_edited = lm.model.get_submodule(lm.entry.blocks)[lm.entry.frozen]
     first_edited.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
@@ -93,11 +177,14 @@ def test_states_are_those_that_enter_the_first_edited_block(kind: str) -> None:
 
 
 def test_states_of_a_batch_are_padded_with_zeros() -> None:
-    store = PrefixStore([(5, 6, 7), (8,)], torch.arange(8.0).view(4, 2), arity=0)
-    assert store.padded([(8,), (5, 6, 7)]).tolist() == [
-        [[6, 7], [0, 0], [0, 0]],
-        [[0, 1], [2, 3], [4, 5]],
-    ]
+    lm = tiny_lm("llama")
+    examples = [Example(ids, (0,), (0,)) for ids in ((5, 6, 7), (8,))]
+    store = record_prefix(lm, examples, progress=False)
+    padded = store.padded([(8,), (5, 6, 7)])
+    assert padded.shape == (2, 3, HIDDEN)
+    assert not padded[0, 1:].any()
+    assert padded[0, 0].all()
+    assert torch.equal(padded[1], store.padded([(5, 6, 7)])[0])
 
 
 def test_a_repeated_sequence_is_run_and_stored_once() -> None:
@@ -106,7 +193,6 @@ def test_a_repeated_sequence_is_run_and_stored_once() -> None:
     other = Example(example.ids, example.positions[:1], example.targets[:1])
     store = record_prefix(lm, [example, other, example], progress=False)
     assert len(store) == 1
-    assert len(store.states) == len(example.ids)
 
 
 @kinds
@@ -143,11 +229,12 @@ def test_the_recording_leaves_the_model_whole(kind: str) -> None:
 def test_records_and_meta_gradients_agree_with_the_full_model(kind: str, cached: Cached) -> None:
     facts = random_facts(kind, 5)
     full = tiny_lm(kind)
-    store = record_prefix(full, examples_of(facts), progress=False)
+    unrelated = [fact.unrelated for fact in facts]
+    store = record_prefix(full, examples_of(facts), answered=unrelated, progress=False)
     upper = replayed(tiny_lm(kind), store)
-    settings = HyperSettings(rank=4, learning_rate=1e-2, fact_batch=2, token_batch=5)
+    hyper = HyperSettings(rank=4, learning_rate=1e-2, fact_batch=2, token_batch=5)
     torch.manual_seed(0)
-    editor = MALMEN(full.shapes, settings).double()
+    editor = MALMEN(full.shapes, hyper).double()
     edits = [fact.edit for fact in facts]
     records = [capture(lm, lm.batches(edits, size=3), cached=cached) for lm in (full, upper)]
     editor.observe(records[0])
@@ -167,20 +254,44 @@ def test_records_and_meta_gradients_agree_with_the_full_model(kind: str, cached:
 # --- files ---
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("arity", [0, 1, 3])
-def test_a_store_survives_its_file(tmp_path: Path, dtype: torch.dtype, arity: int) -> None:
-    examples = random_examples("llama", 6)
-    recorded = record_prefix(tiny_lm("llama", dtype=dtype), examples, progress=False)
-    store = PrefixStore([e.ids for e in examples], recorded.states, arity=arity)
+def test_a_file_holds_the_bits_of_what_is_recorded_in_memory(
+    tmp_path: Path, kind: str, dtype: torch.dtype
+) -> None:
+    lm = tiny_lm(kind, dtype=dtype)
+    examples = random_examples(kind, 6)
     path = tmp_path / "new" / "prefix.safetensors"
-    store.save(path, model="smollm2")
-    read = PrefixStore.load(path, model="smollm2")
-    assert len(read) == len(store)
-    assert read.arity == arity
-    assert read.states.dtype == dtype
     sequences = [example.ids for example in examples]
-    assert torch.equal(read.padded(sequences), store.padded(sequences))
+    options: Any = {"answered": examples[:4], "fact_batch": 4, "progress": False}
+    store = record_prefix(lm, examples, **options)
+    record_prefix(lm, examples, **options, path=path)
+    read = PrefixStore.load(path, model=lm.entry.name)
+    assert len(read) == len(store)
+    assert read.arity == store.arity
+    for one, other in (
+        (read.padded(sequences), store.padded(sequences)),
+        (read.answers(examples[:4]), store.answers(examples[:4])),
+    ):
+        assert one is not None
+        assert one.dtype == dtype
+        assert torch.equal(one, other)
+    first = path.read_bytes()
+    record_prefix(lm, examples, **options, path=path)
+    assert path.read_bytes() == first
+
+
+def test_what_is_read_of_a_file_does_not_stay_in_memory(tmp_path: Path) -> None:
+    lm = tiny_lm("llama")
+    examples = random_examples("llama", 400)
+    path = tmp_path / "prefix.safetensors"
+    store = record_prefix(lm, examples, path=path, progress=False)
+    assert path.stat().st_size > 2**18
+    for example in examples:
+        store.padded([example.ids])
+        mapped = Path("/proc/self/smaps").read_text().partition(str(path))[2]
+        resident = next(line for line in mapped.splitlines() if line.startswith("Rss:"))
+        assert int(resident.split()[1]) < 2**5  # kB
 
 
 def test_merged_stores_hold_every_sequence() -> None:
@@ -190,7 +301,6 @@ def test_merged_stores_hold_every_sequence() -> None:
     other = record_prefix(lm, examples[3:], progress=False)  # two sequences are in both
     merged = PrefixStore.merged([one, other])
     assert len(merged) == 9
-    assert len(merged.states) == sum(len(example.ids) for example in examples)
     for store, part in ((one, examples[:5]), (other, examples[3:])):
         for example in part:  # padding differed, so rounding may
             torch.testing.assert_close(
@@ -209,10 +319,52 @@ def test_a_sequence_that_was_not_stored_is_refused() -> None:
 
 def test_the_store_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prefix.safetensors"
-    store = record_prefix(tiny_lm("llama"), random_examples("llama", 2), progress=False)
-    store.save(path, model="smollm2")
-    with pytest.raises(InputError, match=r"not a prefix store of gpt2 .*smollm2.*`malmen prefix`"):
+    record_prefix(tiny_lm("llama"), random_examples("llama", 2), path=path, progress=False)
+    with pytest.raises(InputError, match=r"not a prefix store of gpt2 .*llama.*`malmen prefix`"):
         PrefixStore.load(path, model="gpt2")
+
+
+@pytest.mark.parametrize("tensor", ["ids", "positions", "state_checksums", "states", "answers"])
+def test_a_damaged_file_is_refused_when_the_damage_is_read(tmp_path: Path, tensor: str) -> None:
+    path = tmp_path / "prefix.safetensors"
+    examples = random_examples("llama", 3)
+    lm = tiny_lm("llama")
+    record_prefix(lm, examples, answered=examples, path=path, progress=False)
+    MappedTensors(path, writable=True)[tensor][-1] += 1
+
+    def read() -> None:
+        store = PrefixStore.load(path, model=lm.entry.name)
+        store.padded([example.ids for example in examples[:2]])  # what is whole is read
+        store.padded([examples[2].ids])
+        store.answers(examples)
+
+    with pytest.raises(InputError, match=r"prefix\.safetensors: damaged .*`malmen prefix`"):
+        read()
+
+
+def test_a_short_disk_leaves_the_blocks_to_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=2**30 + 10))
+    examples = random_examples("llama", 4)
+    full, path = tiny_lm("llama"), tmp_path / "prefix.safetensors"
+    record_prefix(full, examples, answered=examples, path=path, progress=False)
+    assert caplog.messages == [
+        f"{path}: would take 0.0 GB, and the disk has 1.1 GB free: the frozen blocks will run "
+        "again every time (after making space, make it again with `malmen prefix`)"
+    ]
+    assert path.stat().st_size < 2**10
+    wanted = logits(full, examples, size=2)
+    lm = tiny_lm("llama")
+    parts = [PrefixStore.load(path, model=lm.entry.name) for _ in range(2)]
+    monkeypatch.undo()
+    record_prefix(full, examples, path=path, progress=False)
+    parts.append(PrefixStore.load(path, model=lm.entry.name))  # one that is whole makes no whole
+    replay(lm, PrefixStore.merged(parts))
+    assert torch.equal(logits(lm, examples, size=2), wanted)
+    batch = lm.batches(examples, size=4)[0]
+    assert torch.equal(lm.unedited_logits(batch), lm.logits(batch).detach())
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
@@ -233,7 +385,7 @@ def test_an_edited_block_0_leaves_nothing_to_freeze(kind: str) -> None:
     with pytest.raises(InputError, match=rf"tiny_{kind}: block 0 is edited"):
         record_prefix(lm, random_examples(kind, 1), progress=False)
     with pytest.raises(InputError, match="block 0 is edited"):
-        replay(lm, PrefixStore([], torch.zeros(0, HIDDEN), arity=0))
+        replay(lm, record_prefix(tiny_lm(kind), random_examples(kind, 1), progress=False))
 
 
 @kinds

@@ -20,7 +20,12 @@ from transformers import (
 from malmen.models.catalogue import Entry, lookup
 from malmen.models.model_tree import auto_class
 
-BLOCKS = {"smollm2": 30, "fact_checker": 6, "minilm": 6}  # as many as the real ones have
+BLOCKS = {
+    "smollm2": 30,
+    "fact_checker": 6,
+    "minilm": 6,
+    "bert_base": 12,
+}  # as many as the real ones have
 
 _SIZES = {
     "vocab_size": 300,
@@ -51,7 +56,7 @@ def write_lm(folder: Path, name: str, *, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _model(name).save_pretrained(folder)
-    kind = "bert" if lookup(name).rows == "fever" or name == "minilm" else "llama"
+    kind = "bert" if lookup(name).rows == "fever" or not lookup(name).edited else "llama"
     tiny_tokenizer(kind).save_pretrained(folder)
     return folder
 

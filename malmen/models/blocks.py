@@ -25,6 +25,11 @@ class BlockOutput:
         self.states: Tensor = output[0] if isinstance(output, tuple) else output
         self._rest: tuple[Any, ...] | None = output[1:] if isinstance(output, tuple) else None
 
+    @property
+    def arity(self) -> int:
+        """Length of the tuple; 0 for states alone."""
+        return 0 if self._rest is None else 1 + len(self._rest)
+
     def replaced(self, states: Tensor) -> Any:
         """Return other states in the form that the block returns them."""
         return states if self._rest is None else (states, *self._rest)

@@ -1,6 +1,6 @@
 """A frozen language model with linear layers to edit."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class LanguageModel:
         for layer in self.layers.values():
             _cast_to_weight(layer)
         self._answers: tuple[Tensor, Tensor] | None = None
+        self.stored_answers: Callable[[Sequence[Example]], Tensor | None] | None = None
 
     @classmethod
     def load(
@@ -128,9 +129,22 @@ class LanguageModel:
             )
         finally:
             self._answers = None
-        logits: Tensor = output.logits
-        # In bf16 a small divergence between two sets of logits would be mostly rounding.
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return _in_single_precision(output.logits)
+
+    @torch.no_grad()
+    def unedited_logits(self, batch: Batch) -> Tensor:
+        """Return :meth:`logits` before any edit, without a graph.
+
+        Where it is stored what enters the head (:func:`malmen.prefix.replay`), only the head runs.
+        """
+        stored = self.stored_answers(batch.examples) if self.stored_answers else None
+        if stored is None:
+            return self.logits(batch)
+        stored = stored.to(self.device)
+        is_logits = self.entry.rows == "fever"
+        return _in_single_precision(
+            stored if is_logits else self.model.get_output_embeddings()(stored)
+        )
 
     def edited_weights(self, shifts: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Return W + S of every edited layer, in at least single precision.
@@ -228,6 +242,14 @@ def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:
 def _oriented(layer: nn.Module, weight: Tensor) -> Tensor:
     """Turn a weight of ``layer`` into a (d', d) matrix and back: Conv1D stores (d, d')."""
     return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def _in_single_precision(logits: Tensor) -> Tensor:
+    """Return logits in at least single precision.
+
+    In half precision, a small divergence between two sets of logits would be mostly rounding.
+    """
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _cast_to_weight(layer: nn.Linear | Conv1D) -> None:

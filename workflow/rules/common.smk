@@ -49,7 +49,7 @@ MODULES = {
     "fetch": ["malmen.models.packages"],
     "download": ["malmen.data.kilt"],  # what mirrors send is verified; only this makes anything
     "facts": ["malmen.data.geonames"],
-    "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames"],
+    "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames", "malmen.data.claims"],
     "pretrain": ["malmen.models.pretraining", "malmen.data.geonames"],
     "rows": ["malmen.data.rows"],
     "import-rows": ["malmen.data.importing"],
@@ -153,6 +153,17 @@ def weights(wildcards):
     return weights_of(wildcards.lm)
 
 
+def checker_files(wildcards):
+    """Claims that a fact checker is trained and tested on: GeoNames facts, or FEVER's files."""
+    if wildcards.lm not in IMPORTED:
+        return {"facts": "<results>/facts.jsonl"}
+    sides = {"fever": "train", "fever_held_out": "evaluation"}
+    sources = settings(wildcards.lm)["sources"]
+    return {
+        name: [source_file(f) for f in sources[split]["files"]] for name, split in sides.items()
+    }
+
+
 def pretraining_options(lm):
     """Options of `malmen pretrain`."""
     common = config["pretraining"]
@@ -218,10 +229,16 @@ def warm_start(wildcards):
     return next_smaller(editor_files(wildcards.lm, wildcards.editor), wildcards)
 
 
+def moments_of(editor):
+    """Adam's moments beside a trained editor, which training goes on with; none without one."""
+    return f"{Path(editor).with_suffix('')}.adam.safetensors" if editor else []
+
+
 def training_options(lm, editor, edits, steps, **changes):
     """Options of `malmen train`."""
     hyper = {**hyper_parameters(lm, editor), **changes}
-    return options({"edits": edits, "steps": steps, "seed": config["seed"], **hyper})
+    pace = {"evaluate_every": max(8, steps // 16), "checkpoint_every": -(-steps // 64)}
+    return options({"edits": edits, "steps": steps, "seed": config["seed"], **pace, **hyper})
 
 
 def evaluation_options(lm, editor, edits, sets, **changes):
@@ -245,6 +262,28 @@ def prefix_file(wildcards):
 def statistics_file(wildcards):
     """MEMIT's statistics of keys."""
     return "<results>/statistics/{lm}.safetensors" if wildcards.editor == "memit" else []
+
+
+def statistics_texts(wildcards):
+    """Files of texts that MEMIT's statistics are computed over, by option; none for the hub."""
+    texts = config["statistics"]["texts"]
+    if texts.startswith("hub:"):
+        return {}
+    return {"facts": "<results>/facts.jsonl"} if texts == "facts" else {"texts": texts}
+
+
+def statistics_options(wildcards, input):
+    """Options of `malmen key-statistics`."""
+    about = {key: config["statistics"][key] for key in ("samples", "length")}
+    texts = {key: input[key] for key in statistics_texts(wildcards)}
+    if not texts:
+        texts = {"dataset": config["statistics"]["texts"].removeprefix("hub:")}
+    return options({**texts, **about, "seed": config["seed"]})
+
+
+def gpu(wildcards):
+    """GPUs that a job takes: one for each of the paper's language models."""
+    return int(bool(lookup(wildcards.lm).published))
 
 
 def optional(**files):
@@ -370,6 +409,11 @@ def variant_files(variant):
     largest = max(config["ablations"]["edits"])
     pattern = f"<results>/ablations/{ABLATED}/{variant}_{{}}.safetensors"
     return {edits: pattern.format(edits) for edits in schedule(ABLATED) if edits <= largest}
+
+
+def variant_warm_start(wildcards):
+    """The variant that meta-training starts from."""
+    return next_smaller(variant_files(wildcards.variant), wildcards)
 
 
 def ablations():

@@ -44,6 +44,7 @@ rule rows:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         out_dir=lambda wildcards, output: Path(output.train).parent,
         options=lambda wildcards: options(
@@ -132,6 +133,7 @@ rule prefix:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         out_dir=lambda wildcards, output: Path(output[0]).parent,
         code=lambda wildcards: code("prefix", lm=wildcards.lm),
@@ -144,8 +146,8 @@ rule prefix:
 
 rule key_statistics:
     input:
+        unpack(statistics_texts),
         weights=weights,
-        facts="<results>/facts.jsonl",
     output:
         statistics="<results>/statistics/{lm}.safetensors",
         metadata="<results>/statistics/{lm}.json",
@@ -162,11 +164,12 @@ rule key_statistics:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
-        options=options({"seed": config["seed"]}),
+        options=statistics_options,
         code=lambda wildcards: code("key-statistics", lm=wildcards.lm),
     message:
-        "Average the keys of {wildcards.lm} over facts and texts of its own, for MEMIT"
+        "Average the keys of {wildcards.lm} over texts, for MEMIT"
     shell:
-        "malmen key-statistics --lm {wildcards.lm} --weights {input.weights} --facts {input.facts}"
-        " {params.options} --out {output.statistics} 2> >(tee {log} >&2)"
+        "malmen key-statistics --lm {wildcards.lm} --weights {input.weights} {params.options}"
+        " --out {output.statistics} 2> >(tee {log} >&2)"

@@ -20,6 +20,7 @@ rule answers:
     resources:
         mem_mb=4000,
         runtime=30,
+        gpu=gpu,
     params:
         options=options({"edits": config["answers"]["edits"]}),
         code=lambda wildcards: code("answers", "malmen", lm=wildcards.lm),
