@@ -136,7 +136,7 @@ class MEMIT:
     ) -> Shifts:
         """Write the values into the layers one after another."""
         shifts: dict[str, Tensor] = {}
-        lam = torch.tensor(self.settings.covariance_weight, dtype=torch.float64)
+        lam = values.new_tensor(self.settings.covariance_weight, dtype=torch.float64)
         for written, layer in enumerate(lm.layers):
             keys, states = self._record(lm, prompts, layer, shifts)
             residuals = (values.double() - states) / (len(lm.layers) - written)

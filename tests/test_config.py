@@ -3,7 +3,7 @@
 import json
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from malmen.config import check
-from malmen.editors import NAMES
 from malmen.errors import InputError
 from malmen.models.catalogue import catalogue
+from malmen.results import PRINTED_NAMES
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,
@@ -54,14 +54,48 @@ def put(path, value):
     return value
 
 
-@pytest.mark.parametrize("name", ["config", "smoke"])
+@pytest.mark.parametrize("name", ["config", "smoke", "paper"])
 def test_shipped_configurations_are_accepted(name):
     check(load(name))
 
 
 def test_every_scale_has_its_own_results():
-    names = ["config", "smoke", "zsre"]
-    assert [load(name)["scale"] for name in names] == ["desk", "smoke", "zsre"]
+    names = ["config", "smoke", "zsre", "paper"]
+    assert [load(name)["scale"] for name in names] == ["desk", "smoke", "zsre", "paper"]
+
+
+def test_the_papers_scale_trains_once_over_the_rows_at_every_count():
+    config = load("paper")
+    for name in config["run"]["language_models"]:
+        settings = config["language_models"][name]
+        for stage in settings["training"]:
+            assert stage["edits"] * stage["steps"] == settings["rows"]["train"]
+        counts = settings["edits"]
+        assert [2 * count for count in counts[:-1]] == counts[1:]
+        assert {stage["edits"] for stage in settings["training"]} <= set(counts)
+
+
+def test_the_papers_scale_has_the_published_hyper_parameters():
+    config = load("paper")
+    for editor, kinds in SETTINGS.items():
+        defaults = {key: value for kind in kinds for key, value in asdict(kind()).items()}
+        own = {"cached"} if editor == "mend" else {"token_batch"} if editor == "ultraedit" else ()
+        for key, value in config["editors"][editor].items():
+            assert key in own or value == defaults[key], (editor, key)
+    assert config["editors"]["mend"]["cached"] == "all"
+    assert config["editors"]["ultraedit"]["token_batch"] == 128
+
+
+@pytest.mark.parametrize("section", ["ablations", "memory", "answers"])
+def test_a_language_model_without_a_section_is_named(section):
+    lines = problems(put(f"{section}.language_model", "gpt2"))
+    assert lines[0].startswith(f"configuration: {section}.language_model: gpt2 has no section")
+
+
+def test_two_language_models_of_one_figure_are_refused():
+    overlay = {"run": {"language_models": ["gpt2_desk", "gpt2"]}}
+    (line,) = problems(overlay, "paper")
+    assert "gpt2_desk and gpt2 are the same figure" in line
 
 
 def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
@@ -74,10 +108,14 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
     sources = put("language_models.smollm2.sources", splits)
     check(load("zsre", sources))
     splits["train"]["files"] = [str(tmp_path / "absent.json")]
-    assert problems(sources, "zsre") == [
-        "configuration: language_models.smollm2.sources.train.files: no such file: "
-        f"{tmp_path / 'absent.json'}"
-    ]
+    where = "configuration: language_models.smollm2.sources.train.files"
+    assert problems(sources, "zsre") == [f"{where}: no such file: {tmp_path / 'absent.json'}"]
+    splits["train"]["files"] = ["download:zsre_train.json"]
+    check(load("zsre", sources))
+    splits["train"]["files"] = ["download:zsre_trains.json"]
+    (line,) = problems(sources, "zsre")
+    expected = "nothing to download by the name 'zsre_trains.json' (did you mean 'zsre_train.json'?"
+    assert line.startswith(f"{where}: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +132,7 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
         (
             "language_models.gpt5",
             {},
-            "language_models: unknown key 'gpt5' (choices: fact_check",
+            "language_models: unknown key 'gpt5' (did you mean 'gpt",
         ),
         ("seed", "zero", "seed: expected a whole number, got 'zero'"),
         ("seed", -1, "seed: must be at least 0, got -1"),
@@ -131,7 +169,7 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
             "ablations.edits: 3 is not a count that gpt2_desk is trained and ",
         ),
         ("ablations.variants", {"a/b": {}}, "ablations.variants: 'a/b' does not match"),
-        ("ablations.language_model", "gpt2", "unknown value 'gpt2' (did you mean 'gpt2_desk'?"),
+        ("ablations.language_model", "gpt3", "unknown value 'gpt3' (did you mean 'gpt"),
         ("ablations.variants.sum.editor", "ft", "variants.sum.editor: unknown value 'ft' (choices"),
         ("ablations.variants.sum.rank", 4, "ablations.variants.sum: unknown key 'rank' (choices: "),
         (
@@ -186,11 +224,14 @@ def test_what_does_not_run_need_not_fit():
 @pytest.mark.parametrize("name", ["config", "smoke"])
 def test_every_choice_of_the_schema_is_one_of_the_package(name):
     config = load(name)
-    assert set(config["language_models"]) == {n for n, e in catalogue().items() if e.edited}
+    here = set(config["language_models"])
+    papers = set(load("paper")["language_models"]) - here
+    assert here | papers == {n for n, e in catalogue().items() if e.edited}
+    assert papers == {n for n, e in catalogue().items() if e.edited and e.published}
     assert list(config["editors"]) == list(config["search"]["grid"])
-    assert set(config["editors"]) == set(NAMES)
+    assert set(config["editors"]) == set(PRINTED_NAMES)
     for lm in config["language_models"].values():
-        assert set(lm["editors"]) <= set(NAMES)
+        assert set(lm["editors"]) <= set(PRINTED_NAMES)
 
 
 SETTINGS = {

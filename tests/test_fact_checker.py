@@ -14,6 +14,7 @@ from malmen.models.fact_checker import train_fact_checker
 from malmen.models.language_model import LanguageModel
 from malmen.settings import FactCheckerSettings
 
+CPU = torch.device("cpu")
 SETTINGS = FactCheckerSettings(learning_rate=1e-2, epochs=10, batch_size=16)
 
 CLAIMS: list[tuple[str, Label]] = [
@@ -29,7 +30,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(base: Path, out: Path, *, seed: int = 0) -> dict[str, float]:
-    return train_fact_checker(base, TRAINING, HELD_OUT, out=out, settings=SETTINGS, seed=seed)
+    return train_fact_checker(
+        base, TRAINING, HELD_OUT, out=out, settings=SETTINGS, seed=seed, device=CPU
+    )
 
 
 @pytest.fixture(scope="module")

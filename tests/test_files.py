@@ -1,8 +1,10 @@
+import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from malmen.files import atomic, atomic_folder
+from malmen.files import atomic, atomic_folder, git_blob_id, sha256
 
 
 def test_the_file_appears_whole_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -47,3 +49,14 @@ def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
         raise ValueError("half")
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"one line\n", bytes(range(256)) * 5000])
+def test_digests_are_those_of_sha256_and_git(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert sha256(path) == hashlib.sha256(content).hexdigest()
+    git = subprocess.run(
+        ["git", "hash-object", "--no-filters", path], capture_output=True, text=True, check=True
+    )
+    assert git_blob_id(path) == git.stdout.strip()

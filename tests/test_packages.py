@@ -166,7 +166,6 @@ def test_a_failure_keeps_the_old_model(
     (out / "old").touch()
 
     def convert(package: Package, source: Path, target: Path) -> None:
-        target.mkdir()
         raise OSError("disk full")
 
     monkeypatch.setattr(packages, "_convert", convert)

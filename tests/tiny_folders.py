@@ -9,8 +9,6 @@ import torch
 from tiny_models import tiny_tokenizer
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
@@ -19,9 +17,15 @@ from transformers import (
     PreTrainedModel,
 )
 
-from malmen.models.catalogue import lookup
+from malmen.models.catalogue import Entry, lookup
+from malmen.models.model_tree import auto_class
 
-BLOCKS = {"smollm2": 30, "fact_checker": 6, "minilm": 6}  # as many as the real ones have
+BLOCKS = {
+    "smollm2": 30,
+    "fact_checker": 6,
+    "minilm": 6,
+    "bert_base": 12,
+}  # as many as the real ones have
 
 _SIZES = {
     "vocab_size": 300,
@@ -43,6 +47,7 @@ _BUILT = {  # instead of the sizes in the catalogue, by type of model
     "gpt2": _DECODER,
     "gptj": {**_DECODER, "rotary_dim": 4},
     "t5": {"vocab_size": 300, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2},
+    "bert": _SIZES,
 }
 
 
@@ -51,14 +56,14 @@ def write_lm(folder: Path, name: str, *, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _model(name).save_pretrained(folder)
-    kind = "bert" if name in ("fact_checker", "minilm") else "llama"
+    kind = "bert" if lookup(name).rows == "fever" or not lookup(name).edited else "llama"
     tiny_tokenizer(kind).save_pretrained(folder)
     return folder
 
 
 def _model(name: str) -> PreTrainedModel:
-    if built := lookup(name).built:
-        return _built(**{**built, **_BUILT[built["model_type"]]})
+    if shape := lookup(name).built or lookup(name).published:
+        return _built(lookup(name), **{**shape, **_BUILT[shape["model_type"]]})
     sizes = {**_SIZES, "num_hidden_layers": BLOCKS[name]}
     if name == "smollm2":
         return LlamaForCausalLM(LlamaConfig(num_key_value_heads=1, initializer_range=0.2, **sizes))
@@ -67,11 +72,10 @@ def _model(name: str) -> PreTrainedModel:
     return BertModel(BertConfig(**sizes))
 
 
-def _built(**config: Any) -> PreTrainedModel:
-    tokens = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
-    made = AutoConfig.for_model(**config, **tokens, decoder_start_token_id=0)
-    kind = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
-    model: PreTrainedModel = kind.from_config(made)
+def _built(entry: Entry, **config: Any) -> PreTrainedModel:
+    tokens = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0}
+    made = AutoConfig.for_model(**{**config, **tokens})
+    model: PreTrainedModel = auto_class(entry, made).from_config(made)
     return model
 
 

@@ -1,7 +1,8 @@
 """Rows from real data files, some of which lack fields that a row has to have.
 
-zsRE files may come without unrelated questions, and FEVER files may be raw claims without
-paraphrases: what is missing is drawn from other files, or made by rules that the rows then name.
+zsRE files may come without unrelated questions, CounterFact has fields of its own, and FEVER files
+may be raw claims without paraphrases: what is missing is drawn from other files, or made by rules
+that the rows then name.
 """
 
 import logging
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from malmen.data.counterfact import in_zsre_form
 from malmen.data.facts import (
     LABELS,
     Answer,
@@ -28,7 +30,15 @@ from malmen.data.facts import (
 from malmen.data.records import Record, read_records
 from malmen.errors import InputError
 
-__all__ = ["PARAPHRASE_RULES", "attach_unrelated", "import_rows", "read_pairs"]
+__all__ = [
+    "PARAPHRASE_RULES",
+    "RELATION_OF_RULES",
+    "attach_unrelated",
+    "fever_rows",
+    "import_rows",
+    "read_pairs",
+    "zsre_rows",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +74,8 @@ def import_rows(
 ) -> list[ZsreRow] | list[FeverRow]:
     """Draw complete rows from real data files, some of which may lack fields.
 
-    zsRE-shaped rows without ``loc`` get one from the file ``unrelated``. FEVER-shaped rows may be
+    zsRE-shaped rows without ``loc`` get one from the file ``unrelated``; cases of CounterFact are
+    taken for such rows (:mod:`malmen.data.counterfact`). FEVER-shaped rows may be
     raw claims (``claim`` and ``label``, optionally ``evidence_pages``): their paraphrases come
     from :data:`PARAPHRASE_RULES` (and ``relation`` says so), their unrelated claim is a claim of
     another page, taken from ``unrelated`` or else from the files themselves, and the label to
@@ -91,12 +102,13 @@ def import_rows(
         raise InputError("no files to import rows from (name at least one)")
     rng = random.Random(seed)
     check_shape(shape)
-    records = [record for path in files for record in read_records(path)]
+    records = [in_zsre_form(record) for path in files for record in read_records(path)]
     records = _without_known(records, exclude)
+    others = None if unrelated is None else read_records(unrelated)
     name = ", ".join(str(path) for path in files)
     if shape == "zsre":
-        return _import_zsre(records, name, unrelated=unrelated, n=n, rng=rng, answer=answer)
-    return _import_fever(records, name, unrelated=unrelated, n=n, rng=rng)
+        return zsre_rows(records, name, unrelated=others, n=n, rng=rng, answer=answer)
+    return fever_rows(records, name, unrelated=others, n=n, rng=rng)
 
 
 def read_pairs(path: str | Path) -> list[tuple[str, str]]:
@@ -154,15 +166,16 @@ def _marks(record: Record) -> list[tuple[str, str]]:
     return [(kind, text.casefold()) for kind, text in marks]
 
 
-def _import_zsre(
+def zsre_rows(
     records: Sequence[Record],
     name: str,
     *,
-    unrelated: str | Path | None,
+    unrelated: Sequence[Record] | None,
     n: int | None,
     rng: random.Random,
-    answer: Answer,
+    answer: Answer = "answers",
 ) -> list[ZsreRow]:
+    """Draw zsRE rows from records; see :func:`import_rows`. The name is that of their files."""
     rows = without_repeats([zsre_row(r, answer, with_loc=r.has("loc")) for r in records], name)
     rows = _drawn(rows, name, n=n, rng=rng)
     lacking = [i for i, row in enumerate(rows) if not row.loc]
@@ -173,28 +186,29 @@ def _import_zsre(
             f"{name}: field 'loc': missing in {len(lacking)} of {len(rows)} rows "
             "(name a file of unrelated questions, with 'loc' and 'loc_ans')"
         )
-    pairs = read_pairs(unrelated)
+    pairs = [loc_pair(record) for record in unrelated]
     rng.shuffle(pairs)
     for i, row in zip(lacking, attach_unrelated([rows[i] for i in lacking], pairs), strict=True):
         rows[i] = row
     return rows
 
 
-def _import_fever(
+def fever_rows(
     records: Sequence[Record],
     name: str,
     *,
-    unrelated: str | Path | None,
+    unrelated: Sequence[Record] | None,
     n: int | None,
     rng: random.Random,
 ) -> list[FeverRow]:
+    """Draw FEVER rows from records; see :func:`import_rows`. The name is that of their files."""
     if all(record.has("prompt") for record in records):
         rows = without_repeats([fever_row(record) for record in records], name)
         return _drawn(rows, name, n=n, rng=rng)
     claims = without_repeats([_claim(record) for record in records], name)
     others = claims
     if unrelated is not None:
-        others = [_claim(record) for record in read_records(unrelated)]
+        others = [_claim(record) for record in unrelated]
     drawn = _drawn(claims, name, n=n, rng=rng)
     return [
         _row_from_claim(claim, _claim_of_other_page(claim, others, rng), rng) for claim in drawn

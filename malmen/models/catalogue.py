@@ -11,7 +11,7 @@ import yaml
 
 from malmen.errors import InputError
 
-__all__ = ["Entry", "Modules", "Package", "catalogue", "lookup", "paper_models"]
+__all__ = ["Entry", "Hub", "Modules", "Package", "catalogue", "lookup", "paper_models"]
 
 Modules = Literal["edited", "alternative", "memit"]
 """The choices of modules to edit that the catalogue gives."""
@@ -30,14 +30,26 @@ class Package:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hub:
+    """A repository of the Hugging Face hub that holds a model's weights."""
+
+    repository: str
+    revision: str
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One language model; the fields are explained at the top of ``catalogue.yaml``."""
 
     name: str
     title: str
     package: Package | None = None
+    hub: Hub | None = None
     base: str | None = None
     built: Mapping[str, Any] | None = None
+    published: Mapping[str, Any] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
     rows: Literal["zsre", "fever"] = "zsre"
     figure: str | None = None
     stands_for: str | None = None
@@ -46,6 +58,11 @@ class Entry:
     edited: tuple[str, ...] = ()
     alternative: tuple[str, ...] = ()
     memit: tuple[str, ...] = ()
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its weights arrive from outside as they are."""
+        return self.package is not None or self.hub is not None
 
     @property
     def origin(self) -> str | None:
@@ -67,13 +84,14 @@ class Entry:
 @cache
 def catalogue() -> Mapping[str, Entry]:
     """Return every language model by name."""
-    return _read("catalogue.yaml")
+    source = resources.files("malmen.models").joinpath("catalogue.yaml")
+    text = source.read_text(encoding="utf-8")
+    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
 
 
-@cache
 def paper_models() -> Mapping[str, Entry]:
-    """Return the paper's language models by name: shapes to draw, without weights."""
-    return _read("paper_models.yaml")
+    """Return the language models that the paper edits, by name; the shape of each is known."""
+    return {name: entry for name, entry in catalogue().items() if entry.published}
 
 
 def lookup(name: str) -> Entry:
@@ -87,17 +105,15 @@ def lookup(name: str) -> Entry:
     return catalogue()[name]
 
 
-def _read(file: str) -> dict[str, Entry]:
-    source = resources.files("malmen.models").joinpath(file)
-    text = source.read_text(encoding="utf-8")
-    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
-
-
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
-    package = Package(**fields.pop("package")) if "package" in fields else None
+    sources: dict[str, Any] = {
+        key: kind(**fields.pop(key))
+        for key, kind in (("package", Package), ("hub", Hub))
+        if key in fields
+    }
     modules: dict[str, Any] = {
         key: tuple(module for pattern in fields.pop(key) for module in bracex.iexpand(pattern))
         for key in get_args(Modules)
         if key in fields
     }
-    return Entry(name=name, package=package, **modules, **fields)
+    return Entry(name=name, **sources, **modules, **fields)

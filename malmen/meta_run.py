@@ -1,0 +1,78 @@
+"""Code run on shapes alone: torch's meta device, which has no content, and a count of its bytes.
+
+A model of any size runs here in no memory. What reads a number, such as a check for finite values,
+reads one that passes; what is copied to the host is zero there.
+"""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["META", "MetaRun"]
+
+META = torch.device("meta")
+
+_aten = torch.ops.aten
+
+
+class MetaRun(TorchDispatchMode):
+    """Run what stands in the ``with`` block on shapes, counting the bytes on the meta device.
+
+    Attributes:
+        held: Bytes of all tensors made in the block that still live.
+        peak: The largest that `held` has been since the block began or `restart` was called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self._living: dict[int, weakref.finalize] = {}
+
+    def restart(self) -> int:
+        """Forget the peak so far, and return what is held now."""
+        self.peak = self.held
+        return self.held
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is _aten._local_scalar_dense.default and args[0].device == META:
+            return _number(args[0].dtype)
+        if func is _aten.nonzero.default and args[0].device == META:  # as if nothing were zero
+            return torch.ones(args[0].shape).nonzero().to(META)
+        if func is _aten._to_copy.default and args[0].device == META and _to_host(kwargs):
+            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        result = func(*args, **kwargs)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device == META:
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._living or size == 0:
+            return
+        self._living[key] = weakref.finalize(storage, self._release, key, size)
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+    def _release(self, key: int, size: int) -> None:
+        del self._living[key]
+        self.held -= size
+
+
+def _to_host(kwargs: dict[str, Any]) -> bool:
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type == "cpu"
+
+
+def _number(dtype: torch.dtype) -> bool | float | int:
+    """Return what passes every check: finite, true, and no error."""
+    if dtype == torch.bool:
+        return True
+    return 1.0 if dtype.is_floating_point else 0
