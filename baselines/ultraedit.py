@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from malmen.capture import Record
-from malmen.editor import Shifts, TokenEditor
+from malmen.editor import LeastSquaresEditor, Shifts
 from malmen.encoding import EncodedFact
 from malmen.models.language_model import LanguageModel
-from malmen.normal_equation import parameter_shift
 from malmen.normalizer import RunningNormalizer
 from malmen.settings import TokenSettings
 
 __all__ = ["UltraEdit"]
 
 
-class UltraEdit(TokenEditor):
+class UltraEdit(LeastSquaresEditor):
     """Training-free editing in the form of MALMEN (Gu et al., arXiv 2505.14679, 2025).
 
     Keys and value gradients are normalised over the facts edited, d_j = -η ‖û_j‖² ĝ_j, and the
@@ -51,9 +50,9 @@ class UltraEdit(TokenEditor):
         squared_norms = of_keys(keys).square().sum(dim=-1, keepdim=True)
         return -self.settings.learning_rate * squared_norms * of_gradients(gradients)
 
-    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return S = DUᵀ(UUᵀ + I)⁻¹, shape (d', d)."""
-        return parameter_shift(keys.T, outputs.T, torch.ones((), device=self.device))
+    def lam(self, layer: str) -> Tensor:
+        """Return λ = 1."""
+        return torch.ones((), device=self.device)
 
     def _observe(self, record: Record) -> None:
         self.normalizers = {
@@ -63,7 +62,8 @@ class UltraEdit(TokenEditor):
             )
             for d, value_size in set(self.layers.values())
         }
-        for layer, (keys, gradients) in record.items():
+        for layer, tokens in record.items():
             of_keys, of_gradients = self.normalizers[self.layers[layer]]
-            of_keys.update(keys)
-            of_gradients.update(gradients)
+            for keys, gradients in self.token_batches(tokens):
+                of_keys.update(keys)
+                of_gradients.update(gradients)

@@ -24,7 +24,7 @@ from malmen.meta_run import META, MetaRun
 from malmen.models.catalogue import Entry
 from malmen.models.language_model import LanguageModel
 from malmen.models.model_tree import build
-from malmen.normal_equation import CHUNK, cheaper_form
+from malmen.normal_equation import cheaper_form
 from malmen.normalizer import PIECE_BYTES
 from malmen.settings import HyperSettings
 
@@ -120,11 +120,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Layer:
-    """An edited layer and the tokens cached at it."""
+    """An edited layer and the tokens cached at it, of which so many are taken at a time."""
 
     d: int
     value_size: int
     tokens: int
+    batch: int
 
     @property
     def record(self) -> int:
@@ -135,36 +136,33 @@ class _Layer:
         return self.d * self.value_size * SINGLE
 
     @property
-    def form(self) -> str:
-        return cheaper_form(d=self.d, n=self.tokens, value_size=self.value_size)
+    def is_dual(self) -> bool:
+        return cheaper_form(d=self.d, n=self.tokens, value_size=self.value_size) == "dual"
 
     @property
     def solving(self) -> int:
         """Bytes in double precision while the normal equation is solved."""
         d, value_size, n = self.d, self.value_size, self.tokens
-        if self.form == "dual":  # the keys; UᵀU, the system, its factor; D and Y; S
+        if self.is_dual:  # the keys; UᵀU, the system, its factor; D and Y; S
             return DOUBLE * (d * n + 3 * n**2 + 3 * n * value_size + d * value_size)
-        columns = min(CHUNK, n) if self.form == "streamed" else n
         matrices = 3 * d**2 + 3 * d * value_size  # UUᵀ, the system, its factor; DUᵀ, S and a copy
-        return DOUBLE * (matrices + columns * (d + value_size))
+        return DOUBLE * (matrices + min(self.batch, n) * (d + value_size))
 
     @property
     def waiting(self) -> int:
         """Bytes that wait for the backward pass."""
         d, value_size, n = self.d, self.value_size, self.tokens
-        if self.form == "dual":
+        if self.is_dual:
             return DOUBLE * (d * n + n**2 + n * value_size)
-        whole = d * n if self.form == "primal" else 0
-        return DOUBLE * (d**2 + d * value_size + whole)
+        return DOUBLE * (d**2 + 2 * d * value_size)  # the factor; S, DUᵀ
 
     @property
     def solving_back(self) -> int:
         """Bytes on the device for the backward pass of the normal equation."""
         d, value_size, n = self.d, self.value_size, self.tokens
-        if self.form == "dual":
+        if self.is_dual:
             return self.waiting + DOUBLE * (d * value_size + 3 * n * value_size)
-        columns = min(CHUNK, n) if self.form == "streamed" else n
-        return DOUBLE * (d**2 + 4 * d * value_size + columns * (d + value_size))
+        return DOUBLE * (d**2 + 4 * d * value_size)
 
 
 class Planner:
@@ -219,16 +217,16 @@ class Planner:
         assert isinstance(blocks, nn.ModuleList)
         return self.weights - sum(_bytes_of(block) for block in blocks[: self.entry.frozen])
 
-    def layers(self, edits: int, cached: str) -> list[_Layer]:
+    def layers(self, edits: int, settings: HyperSettings) -> list[_Layer]:
         """Return the edited layers with the tokens that are cached at each."""
         layers = []
         for name, (d, value_size) in self.lm.shapes.items():
             per_fact = self.lengths.answers
             if self.lm.model.config.is_encoder_decoder:
                 per_fact = per_fact if self.lm.is_in_decoder(name) else self.lengths.tokens
-            elif cached == "all":
+            elif settings.cached == "all":
                 per_fact = self.lengths.tokens
-            layers.append(_Layer(d, value_size, round(edits * per_fact)))
+            layers.append(_Layer(d, value_size, round(edits * per_fact), settings.token_batch))
         return layers
 
     def batch(self, size: int) -> Batch:
@@ -285,17 +283,20 @@ class _Needs:
         if editor not in EDITORS:
             raise InputError(f"no plan for {editor!r}; choose from {', '.join(EDITORS)}")
         self.planner, self.settings = planner, settings
-        self.layers = planner.layers(edits, settings.cached)
+        self.layers = planner.layers(edits, settings)
         with META:
             self.editor = EDITORS[editor](planner.lm.shapes, settings)
         self.is_summed = editor == "mend"
-        self.record = sum(layer.record for layer in self.layers)
+        record = sum(layer.record for layer in self.layers)
+        self.is_spilled = record > settings.memory_mb * 2**20
+        self.record = 0 if self.is_spilled else record
         self.rows = sum(self.row_bytes(layer) for layer in self.layers)
         self.shifts = sum(layer.shift for layer in self.layers)
 
     def row_bytes(self, layer: _Layer) -> int:
-        width = layer.d + layer.value_size if self.is_summed else layer.value_size
-        return layer.tokens * width * SINGLE
+        """Return the bytes of a layer's rows, none of which are held if their moment is taken."""
+        is_held = layer.is_dual and not self.is_summed
+        return layer.tokens * layer.value_size * SINGLE if is_held else 0
 
     def step(self) -> list[Stage]:
         """Return the stages of a step of meta-training, in their order."""
@@ -383,15 +384,18 @@ class _Needs:
 
     def recording(self, always: Mapping[str, int]) -> list[Stage]:
         """Return the stages that make the record and take it in."""
-        largest = max(layer.tokens * max(layer.d, layer.value_size) for layer in self.layers)
+        largest = max(
+            min(layer.tokens, layer.batch) * max(layer.d, layer.value_size) for layer in self.layers
+        )
         piece = min(DOUBLE * largest, PIECE_BYTES)
+        joined = 0 if self.is_spilled else max(layer.record for layer in self.layers)
         return [
             Stage(
                 "keys and value gradients",
                 {**always, "a batch": self.batch_recorded},
                 {
                     "keys and value gradients": self.record,
-                    "those of a layer, joined": max(layer.record for layer in self.layers),
+                    "those of a layer, joined": joined,
                 },
             ),
             Stage(
@@ -402,17 +406,17 @@ class _Needs:
         ]
 
     def waiting(self, layer: _Layer) -> int:
-        return 0 if self.is_summed else layer.waiting
+        return layer.shift if self.is_summed else layer.waiting
 
     @property
     def solving(self) -> int:
         if self.is_summed:
-            return max(map(self.row_bytes, self.layers)) + max(one.shift for one in self.layers)
+            return 2 * max(one.shift for one in self.layers)
         return max(layer.solving for layer in self.layers)
 
     def solving_back(self, layer: _Layer) -> int:
         if self.is_summed:
-            return 2 * self.row_bytes(layer) + layer.shift
+            return 2 * layer.shift
         return layer.solving_back
 
     # --- batches, on shapes alone ---

@@ -31,6 +31,7 @@ __all__ = [
     "cheaper_form",
     "parameter_shift",
     "parameter_shift_in_metric",
+    "shift_of_sums",
 ]
 
 Form = Literal["auto", "primal", "dual", "streamed"]
@@ -141,6 +142,29 @@ def parameter_shift_in_metric(
     )
     shift = torch.linalg.solve_triangular(lower, shift, upper=False, left=False)
     return shift.to(differences.dtype)
+
+
+def shift_of_sums(gram: Tensor, cross: Tensor, lam: Tensor) -> Tensor:
+    r"""Solve the primal form from its sums over columns, differentiably in :math:`DU^T` and λ.
+
+    With :math:`Z = \nabla_S (UU^T + \lambda I)^{-1}`, the gradient with respect to :math:`DU^T`,
+    Theorem 1 is :math:`\nabla_D = ZU`: nothing but Z is needed to give every column, in batches
+    of any size, its gradient.
+
+    Args:
+        gram: :math:`UU^T`, shape (d, d), in the precision of the solve, where it is computed.
+        cross: :math:`DU^T`, shape (d', d), in the same precision; where it is, what the backward
+            pass needs is kept.
+        lam: λ > 0, a scalar tensor where ``gram`` is.
+
+    Returns:
+        S, shape (d', d), in that precision.
+
+    Raises:
+        NormalEquationError: non-finite sums, λ ≤ 0, or a factorisation that fails.
+    """
+    shift: Tensor = _ShiftOfSums.apply(cross, lam, gram)
+    return shift
 
 
 def cheaper_form(
@@ -330,6 +354,27 @@ class _ParameterShift(torch.autograd.Function):
         grad_differences, grad_lam = ctx.solver.gradients(grad_shift.to(ctx.precision))
         grad_lam = grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape)
         return grad_differences, grad_lam, None, None, None
+
+
+class _ShiftOfSums(torch.autograd.Function):
+    """S = DUᵀ(UUᵀ + λI)⁻¹ as a function of DUᵀ; what it keeps does not depend on n."""
+
+    @staticmethod
+    def forward(ctx: Any, cross: Tensor, lam: Tensor, gram: Tensor) -> Tensor:
+        if not cross.isfinite().all():
+            raise NormalEquationError("the differences must be finite: look for NaN upstream")
+        factor = _cholesky(gram, float(lam))
+        shift = _solve(factor, cross.to(factor))
+        ctx.held, ctx.lam = tuple(tensor.to(cross.device) for tensor in (factor, shift)), lam
+        return shift.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
+        factor, shift = (tensor.to(grad_shift.device) for tensor in ctx.held)
+        z = _solve(factor, grad_shift)
+        grad_lam = -(z * shift).sum()
+        return z.to(ctx.held[0].device), grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape), None
 
 
 def _cholesky(gram: Tensor, lam: float) -> Tensor:
