@@ -31,6 +31,7 @@ __all__ = [
     "cheaper_form",
     "parameter_shift",
     "parameter_shift_in_metric",
+    "shift_of_sums",
 ]
 
 Form = Literal["auto", "primal", "dual", "streamed"]
@@ -135,6 +136,28 @@ def parameter_shift_in_metric(
     )
     shift = torch.linalg.solve_triangular(lower, shift, upper=False, left=False)
     return shift.to(differences.dtype)
+
+
+def shift_of_sums(gram: Tensor, cross: Tensor, lam: Tensor) -> Tensor:
+    r"""Solve the primal form from its sums over columns, differentiably in :math:`DU^T` and λ.
+
+    With :math:`Z = \nabla_S (UU^T + \lambda I)^{-1}`, the gradient with respect to :math:`DU^T`,
+    Theorem 1 is :math:`\nabla_D = ZU`: nothing but Z is needed to give every column, in batches
+    of any size, its gradient.
+
+    Args:
+        gram: :math:`UU^T`, shape (d, d), in the precision of the solve.
+        cross: :math:`DU^T`, shape (d', d), in the same precision.
+        lam: λ > 0, a scalar tensor.
+
+    Returns:
+        S, shape (d', d), in that precision.
+
+    Raises:
+        NormalEquationError: non-finite sums, λ ≤ 0, or a factorisation that fails.
+    """
+    shift: Tensor = _ShiftOfSums.apply(cross, lam, gram)
+    return shift
 
 
 def cheaper_form(
@@ -296,6 +319,25 @@ class _ParameterShift(torch.autograd.Function):
         grad_differences, grad_lam = ctx.solver.gradients(grad_shift.to(ctx.precision))
         grad_lam = grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape)
         return grad_differences.to(ctx.differences_dtype), grad_lam, None, None, None
+
+
+class _ShiftOfSums(torch.autograd.Function):
+    """S = DUᵀ(UUᵀ + λI)⁻¹ as a function of DUᵀ; what it keeps does not depend on n."""
+
+    @staticmethod
+    def forward(ctx: Any, cross: Tensor, lam: Tensor, gram: Tensor) -> Tensor:
+        if not cross.isfinite().all():
+            raise NormalEquationError("the differences must be finite: look for NaN upstream")
+        ctx.factor, ctx.lam = _cholesky(gram, float(lam)), lam
+        ctx.shift = _solve(ctx.factor, cross)
+        return ctx.shift.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
+        z = _solve(ctx.factor, grad_shift)
+        grad_lam = -(z * ctx.shift).sum()
+        return z, grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape), None
 
 
 def _cholesky(gram: Tensor, lam: float) -> Tensor:
