@@ -8,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.complexity import FORMS, OURS, RELEASED, slope
+from benchmarks.complexity import FORMS, OURS, RELEASED, SPILLED, slope
 from malmen.figures.drawing import (
     BLUE,
     GREEN,
     ORANGE,
     PURPLE,
+    SKY,
     TEXT_WIDTH,
     VERMILION,
     Caption,
@@ -33,7 +34,8 @@ def _limit(form: object) -> str:
 
 _LINES: dict[str, dict[str, Any]] = {
     OURS: {"color": BLUE, "marker": "o"},
-    BEYOND: {"color": GREEN, "marker": "D", "linestyle": (0, (3, 1.5, 1, 1.5))},
+    BEYOND: {"color": GREEN, "marker": "x", "linestyle": (0, (5, 1.5))},
+    SPILLED: {"color": SKY, "marker": "D", "linestyle": (0, (3, 1.5, 1, 1.5))},
     RELEASED: {"color": VERMILION, "marker": "s", "linestyle": (0, (5, 1.5))},
     "primal": {"color": ORANGE, "marker": "^"},
     "dual": {"color": PURPLE, "marker": "v", "linestyle": (0, (5, 1.5))},
