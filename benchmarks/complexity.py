@@ -194,7 +194,7 @@ def solve_operations(form: str, d: int, n: int, value_size: int) -> float:
     return 2 * d * n * order + order**3 / 3 + 4 * value_size * order**2 + 4 * value_size * n * d
 
 
-def product_rate(dtype: torch.dtype, *, size: int = 1536, turns: int = 5) -> float:
+def product_rate(dtype: torch.dtype, *, size: int = 1536, turns: int = 10) -> float:
     """Return the operations a second of the best of several products of two square matrices."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(size, size, generator=generator, dtype=dtype)
