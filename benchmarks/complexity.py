@@ -33,6 +33,7 @@ __all__ = [
     "FORMS",
     "OURS",
     "RELEASED",
+    "SPILLED",
     "Sizes",
     "memory_of_steps",
     "product_counter",
@@ -43,8 +44,11 @@ __all__ = [
     "time_of_steps",
 ]
 
-OURS, RELEASED = "ours", "released"
+OURS, SPILLED, RELEASED = "ours", "ours, keys on disk", "released"
 FORMS: tuple[Form, ...] = ("primal", "dual")
+
+TOKENS = 128
+"""Tokens a batch of the hyper-network: few, so that batches are full where memory is compared."""
 
 COUNTED = 128
 """Edits up to which multiplications are counted; from there on they are proportional to edits."""
@@ -88,6 +92,7 @@ def memory_of_steps(shape: Shape, sizes: Sizes) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         steps: dict[str, Step] = {
             OURS: partial(_step, shape, stored),
+            SPILLED: partial(_step, shape, stored, memory_mb=0),
             RELEASED: partial(_released_step, sides, Path(folder)),
         }
         measured = [
@@ -189,7 +194,7 @@ def solve_operations(form: str, d: int, n: int, value_size: int) -> float:
     return 2 * d * n * order + order**3 / 3 + 4 * value_size * order**2 + 4 * value_size * n * d
 
 
-def product_rate(dtype: torch.dtype, *, size: int = 1536, turns: int = 5) -> float:
+def product_rate(dtype: torch.dtype, *, size: int = 1536, turns: int = 10) -> float:
     """Return the operations a second of the best of several products of two square matrices."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(size, size, generator=generator, dtype=dtype)
@@ -206,12 +211,12 @@ def slope(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def _step(shape: Shape, lm: LanguageModel, facts: Sequence[EncodedFact]) -> None:
-    train(new_editor(lm, shape), lm, facts)
+def _step(shape: Shape, lm: LanguageModel, facts: Sequence[EncodedFact], **changes: Any) -> None:
+    train(new_editor(lm, shape, token_batch=TOKENS, **changes), lm, facts)
 
 
 def _released_step(sides: Sides, folder: Path, facts: Sequence[EncodedFact]) -> None:
-    released_step(sides.released(folder), facts)
+    released_step(sides.released(folder, token_batch=TOKENS), facts)
 
 
 def _keys_mb(lm: LanguageModel, facts: Sequence[EncodedFact]) -> float:

@@ -8,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.complexity import FORMS, OURS, RELEASED, slope
+from benchmarks.complexity import FORMS, OURS, RELEASED, SPILLED, slope
 from malmen.figures.drawing import (
     BLUE,
     GREEN,
     ORANGE,
     PURPLE,
+    SKY,
     TEXT_WIDTH,
     VERMILION,
     Caption,
@@ -23,17 +24,18 @@ from malmen.figures.drawing import (
 __all__ = ["BEYOND", "KEYS", "LIMIT", "MEMORY", "SOLVE", "STEP", "complexity_figure", "curves"]
 
 STEP, MEMORY, SOLVE = "step time, s", "step memory, MB", "solve time, s"
-LIMIT, KEYS, BEYOND = "products", "stored keys", "ours without keys"
+LIMIT, KEYS, BEYOND = "arithmetic limit", "stored keys", "ours without keys"
 
 
 def _limit(form: object) -> str:
-    """Return the name of the line of the matrix products that a form consists of."""
-    return f"{LIMIT}, {form}"
+    """Return the name of a form's limit."""
+    return f"limit, {form}"
 
 
 _LINES: dict[str, dict[str, Any]] = {
     OURS: {"color": BLUE, "marker": "o"},
-    BEYOND: {"color": GREEN, "marker": "D", "linestyle": (0, (3, 1.5, 1, 1.5))},
+    BEYOND: {"color": GREEN, "marker": "x", "linestyle": (0, (5, 1.5))},
+    SPILLED: {"color": SKY, "marker": "D", "linestyle": (0, (3, 1.5, 1, 1.5))},
     RELEASED: {"color": VERMILION, "marker": "s", "linestyle": (0, (5, 1.5))},
     "primal": {"color": ORANGE, "marker": "^"},
     "dual": {"color": PURPLE, "marker": "v", "linestyle": (0, (5, 1.5))},
@@ -97,7 +99,8 @@ def complexity_figure(frame: pd.DataFrame, *, shape: str, solve: str, machine: s
         "the number of edits; memory is the peak above the loaded language model and its prefix "
         "states, each measurement in a process of its own. Right: the normal equation with both "
         f"of its gradients, {solve}, against the key size.",
-        "Dots: what the matrix products alone would take at the rate of one large product.",
+        "Arithmetic limits: what the operations of the matrix products (and of the factorisation) "
+        "would take at the rate of one large product.",
         f"{machine}.",
         f"Exponents of power laws fitted to the {_FITTED} largest sizes: {stated}.",
     ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,17 +88,17 @@ class Sides:
         replay(lm, prefix_of(lm, facts))
         return lm
 
-    def released(self, folder: Path) -> Released:
-        """Return the released procedure with a new editor."""
-        editor = new_editor(self.lm(), self.shape)
+    def released(self, folder: Path, **changes: Any) -> Released:
+        """Return the released procedure with a new editor, whose settings are changed."""
+        editor = new_editor(self.lm(), self.shape, **changes)
         return Released(self.plain, self.shape.entry.edited, editor, folder)
 
 
-def new_editor(lm: LanguageModel, shape: Shape) -> MALMEN:
-    """Return an untrained editor; equal shapes have equal ones."""
+def new_editor(lm: LanguageModel, shape: Shape, **changes: Any) -> MALMEN:
+    """Return an untrained editor with changed settings; equal shapes have equal ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        settings = HyperSettings(rank=shape.rank, learning_rate=LEARNING_RATE)
+        settings = HyperSettings(rank=shape.rank, learning_rate=LEARNING_RATE, **changes)
         return MALMEN(lm.shapes, settings).to(lm.device)
 
 

@@ -91,7 +91,7 @@ class Shape:
 
 GPT2 = Shape("gpt2", "GPT-2-124M shape", 768, 12, 6, 12, 50257, 1920)
 GPTJ = Shape("gptj", "GPT-J proportions, 1/8 wide", 512, 28, 6, 16, 6300, 240)
-VALUES = Shape("gpt2", "GPT-2 proportions, 1/3 wide", 256, 12, 6, 4, 16752, 640)
+VALUES = Shape("gpt2", "GPT-2 proportions, 1/4 wide", 192, 12, 6, 3, 12564, 480)
 SMALL = Shape("gpt2", "GPT-2, 4 blocks of width 96", 96, 4, 2, 4, 1024, 96)
 TINY = Shape("gpt2", "tiny GPT-2", 16, 3, 2, 2, 300, 8)
 """For tests of the benchmark itself: its times mean nothing."""
