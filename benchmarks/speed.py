@@ -144,7 +144,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out-dir", type=Path, default=Path("results/bench"), help="of the files")
     parser.add_argument("--turns", type=int, default=3, help="of each comparison")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.turns < 1:
+        parser.error(f"--turns {arguments.turns}: at least one")
+    return arguments
 
 
 def _contests(plan: Plan, device: torch.device, *, turns: int) -> list[dict[str, Any]]:
@@ -207,6 +210,7 @@ def _text(summary: pd.DataFrame, about: Mapping[str, Any]) -> str:
 {_table(summary)}
 
 Ratios are of medians; in brackets, the smallest and the largest of a turn. Both sides ran by turns.
+Differences of results are explained in `docs/speed.md`.
 
 - {hardware["gpu"] or hardware["cpu"]}, {about["settings"]["threads"]} threads of
   {hardware["cores"]} cores, {hardware["memory_gb"]} GB
@@ -226,6 +230,7 @@ def _table(summary: pd.DataFrame) -> str:
             "met": "yes" if row["met"] else "no",
             "ours, s": _seconds(row["ours_s"]),
             "released, s": _seconds(row["plain_s"]),
+            "difference": "" if pd.isna(row["difference"]) else f"{row['difference']:.0e}",
             "work": row["work"],
         }
         for row in summary.to_dict("records")
