@@ -28,7 +28,7 @@ from malmen.normal_equation import CHUNK, cheaper_form
 from malmen.normalizer import PIECE_BYTES
 from malmen.settings import HyperSettings
 
-__all__ = ["TYPICAL", "Lengths", "Plan", "Planner", "Stage"]
+__all__ = ["DOUBLE", "SINGLE", "TYPICAL", "Layer", "Lengths", "Plan", "Planner", "Stage"]
 
 SINGLE, DOUBLE = 4, 8  # bytes of a number
 
@@ -119,7 +119,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """An edited layer and the tokens cached at it."""
 
     d: int
@@ -128,14 +128,17 @@ class _Layer:
 
     @property
     def record(self) -> int:
+        """Bytes of its keys and value gradients."""
         return self.tokens * (self.d + self.value_size) * SINGLE
 
     @property
     def shift(self) -> int:
+        """Bytes of its shift."""
         return self.d * self.value_size * SINGLE
 
     @property
     def form(self) -> str:
+        """The form that its normal equation is solved in."""
         return cheaper_form(d=self.d, n=self.tokens, value_size=self.value_size)
 
     @property
@@ -219,7 +222,7 @@ class Planner:
         assert isinstance(blocks, nn.ModuleList)
         return self.weights - sum(_bytes_of(block) for block in blocks[: self.entry.frozen])
 
-    def layers(self, edits: int, cached: str) -> list[_Layer]:
+    def layers(self, edits: int, cached: str) -> list[Layer]:
         """Return the edited layers with the tokens that are cached at each."""
         layers = []
         for name, (d, value_size) in self.lm.shapes.items():
@@ -228,7 +231,7 @@ class Planner:
                 per_fact = per_fact if self.lm.is_in_decoder(name) else self.lengths.tokens
             elif cached == "all":
                 per_fact = self.lengths.tokens
-            layers.append(_Layer(d, value_size, round(edits * per_fact)))
+            layers.append(Layer(d, value_size, round(edits * per_fact)))
         return layers
 
     def batch(self, size: int) -> Batch:
@@ -256,6 +259,10 @@ class Planner:
         return Plan(
             f"an edit with {editor.upper()} and its evaluation, {edits:,} edits", needs.edit()
         )
+
+    def network_bytes(self, editor: str, settings: HyperSettings) -> int:
+        """Return the bytes of an editor's hyper-network."""
+        return _bytes_of(_Needs(self, editor, settings, edits=1).editor)
 
     def prefix(self, *, rows: int, fact_batch: int = 32) -> Plan:
         """Plan the pass through all blocks that stores what the frozen ones compute."""
@@ -293,7 +300,7 @@ class _Needs:
         self.rows = sum(self.row_bytes(layer) for layer in self.layers)
         self.shifts = sum(layer.shift for layer in self.layers)
 
-    def row_bytes(self, layer: _Layer) -> int:
+    def row_bytes(self, layer: Layer) -> int:
         width = layer.d + layer.value_size if self.is_summed else layer.value_size
         return layer.tokens * width * SINGLE
 
@@ -401,7 +408,7 @@ class _Needs:
             ),
         ]
 
-    def waiting(self, layer: _Layer) -> int:
+    def waiting(self, layer: Layer) -> int:
         return 0 if self.is_summed else layer.waiting
 
     @property
@@ -410,7 +417,7 @@ class _Needs:
             return max(map(self.row_bytes, self.layers)) + max(one.shift for one in self.layers)
         return max(layer.solving for layer in self.layers)
 
-    def solving_back(self, layer: _Layer) -> int:
+    def solving_back(self, layer: Layer) -> int:
         if self.is_summed:
             return 2 * self.row_bytes(layer) + layer.shift
         return layer.solving_back
@@ -454,7 +461,7 @@ class _Needs:
         shapes = dict.fromkeys(zip(self.planner.lm.layers, self.layers, strict=True))
         return max(self._network(name, layer, is_trained=is_trained) for name, layer in shapes)
 
-    def _network(self, name: str, layer: _Layer, *, is_trained: bool) -> int:
+    def _network(self, name: str, layer: Layer, *, is_trained: bool) -> int:
         n = min(self.settings.token_batch, layer.tokens)
         u, g = torch.empty(n, layer.d, device=META), torch.empty(n, layer.value_size, device=META)
 

@@ -121,7 +121,7 @@ def parameter_shift_in_metric(
         keys: U, shape (d, n).
         differences: D, shape (d', n).
         lam: λ > 0, a scalar tensor.
-        factor: L, lower triangular, shape (d, d).
+        factor: L, lower triangular, shape (d, d), in whatever memory.
         form: of the plain equation.
         precision: of everything up to the shift.
 
@@ -134,7 +134,7 @@ def parameter_shift_in_metric(
     """
     if factor.shape != (keys.shape[0], keys.shape[0]):
         raise ValueError(f"keys have {keys.shape[0]} features, the factor {tuple(factor.shape)}")
-    lower = factor.to(precision)
+    lower = factor.to(keys.device, precision)
     whitened = torch.linalg.solve_triangular(lower, keys.to(precision), upper=False)
     shift = parameter_shift(
         whitened, differences.to(precision), lam, form=form, precision=precision
