@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce smoke report verify test test-slow theorems lint
+.PHONY: help env reproduce smoke report verify bench test test-slow theorems lint
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -34,6 +34,9 @@ report: $(INSTALLED) ## the desk scale's report alone, results/desk/report.html
 
 verify: $(INSTALLED) ## compare the desk scale with the reference results
 	$(RUN) snakemake --cores all verify
+
+bench: $(INSTALLED) ## time and memory beside the released procedures, to results/bench
+	$(RUN) python -m benchmarks.speed
 
 test: $(INSTALLED) ## the tests, without the slow ones
 	$(RUN) python -m pytest

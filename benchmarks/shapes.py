@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Literal
 
@@ -36,6 +37,7 @@ __all__ = [
     "Shape",
     "examples_of",
     "language_model",
+    "random_contexts",
     "random_facts",
     "random_model",
     "random_questions",
@@ -90,7 +92,7 @@ class Shape:
 GPT2 = Shape("gpt2", "GPT-2-124M shape", 768, 12, 6, 12, 50257, 1920)
 GPTJ = Shape("gptj", "GPT-J proportions, 1/8 wide", 512, 28, 6, 16, 6300, 240)
 VALUES = Shape("gpt2", "GPT-2 proportions, 1/3 wide", 256, 12, 6, 4, 16752, 640)
-SMALL = Shape("gpt2", "GPT-2, 4 blocks of width 128", 128, 4, 2, 4, 2048, 128)
+SMALL = Shape("gpt2", "GPT-2, 4 blocks of width 96", 96, 4, 2, 4, 1024, 96)
 TINY = Shape("gpt2", "tiny GPT-2", 16, 3, 2, 2, 300, 8)
 """For tests of the benchmark itself: its times mean nothing."""
 
@@ -163,10 +165,7 @@ def examples_of(facts: Sequence[EncodedFact]) -> list[Example]:
 def random_questions(shape: Shape, n: int, *, seed: int = 0) -> list[Question]:
     """Return questions about subjects of two words, for MEMIT."""
     draw = random.Random(seed)
-
-    def words(count: int) -> str:
-        return " ".join(f"w{draw.randrange(1, shape.vocabulary)}" for _ in range(count))
-
+    words = partial(_words, shape, draw)
     questions = []
     for _ in range(n):
         start, subject = words(draw.randint(2, 5)), words(2)
@@ -174,6 +173,16 @@ def random_questions(shape: Shape, n: int, *, seed: int = 0) -> list[Question]:
         end = len(start) + 1 + len(subject)
         questions.append(Question(prompt, words(draw.choice(ANSWER_TOKENS)), subject, end))
     return questions
+
+
+def random_contexts(shape: Shape, n: int, *, length: int, seed: int = 0) -> list[str]:
+    """Return prefixes that MEMIT writes facts behind, of ``length`` tokens, the empty one first."""
+    draw = random.Random(seed)
+    return ["", *(f"{_words(shape, draw, length)} " for _ in range(n - 1))]
+
+
+def _words(shape: Shape, draw: random.Random, count: int) -> str:
+    return " ".join(f"w{draw.randrange(1, shape.vocabulary)}" for _ in range(count))
 
 
 def _tokenizer(shape: Shape) -> PreTrainedTokenizerFast:

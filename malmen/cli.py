@@ -39,6 +39,8 @@ __all__ = ["main"]
 logger = logging.getLogger("malmen")
 
 app = tyro.extras.SubcommandApp()
+data_app = tyro.extras.SubcommandApp()
+app.command(data_app, name="data", help="Look at data files.")
 
 
 def _choices(names: Iterable[str]) -> Any:
@@ -117,6 +119,24 @@ def download(
     if not names:
         for source in sources().values():
             print(f"{source.name}\n    {source.what}\n    licence: {source.licence}")
+
+
+@data_app.command
+def check(file: Annotated[Path, tyro.conf.Positional], *, against: OptionalPath = None) -> None:
+    """Say what a data file holds: fields, repeats, malformed rows, lengths of answers.
+
+    The exit status is 1 if a row is malformed.
+
+    Args:
+        file: Rows of zsRE, FEVER or CounterFact, claims, or unrelated questions.
+        against: File of another split: questions and subjects that occur in both are counted.
+    """
+    from malmen.data.checking import check
+
+    report, malformed = check(file, against=against)
+    print(report, end="")
+    if malformed:
+        sys.exit(1)
 
 
 @app.command
@@ -407,6 +427,7 @@ def train(
     prefix: OptionalPath = None,
     validation_prefix: OptionalPath = None,
     init: OptionalPath = None,
+    moments: OptionalPath = None,
     modules: Modules = "edited",
     seed: int = 0,
     device: Device = None,
@@ -423,10 +444,12 @@ def train(
         validation_rows: Rows for the periodic evaluation.
         edits: Facts edited at once in every step.
         steps: Number of steps.
-        out: The editor, safetensors; run metadata (.json) and losses (.csv) stand beside it.
+        out: The editor, safetensors; run metadata (.json), losses (.csv) and Adam's moments
+            (.adam.safetensors) stand beside it.
         prefix: Prefix store of the meta-training rows; without it, the frozen blocks run again.
         validation_prefix: Prefix store of the validation rows, which goes with the other one.
         init: Editor to start from, such as one trained at fewer edits.
+        moments: Adam's moments of that editor, to go on with; without them, they start at zero.
         modules: Which of the catalogue's choices of modules are edited.
         seed: Of initial weights and the order of facts.
         device: Where to compute; a GPU unless there is none.
@@ -464,7 +487,7 @@ def train(
         **asdict(settings),
         **asdict(training),
     }
-    inputs = [digest(path) for path in (rows, prefix, init) if path is not None]
+    inputs = [digest(path) for path in (rows, prefix, init, moments) if path is not None]
     name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
     facts = _encode(model, rows, seed=seed)
     if model.entry.published:
@@ -483,10 +506,13 @@ def train(
         seed=seed,
         checkpoint=out.parent / ".checkpoints" / name,
     )
+    if moments is not None:
+        run.continue_from(moments)
     log = run.run()
     with atomic(out.with_suffix(".csv")) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)
     write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+    run.save_moments(out.with_suffix(".adam.safetensors"))
     save_editor(out, learner, lm=lm)
     run.forget()
 

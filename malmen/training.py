@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,26 @@ class MetaTraining:
                 bar.update(1, **_headline(self.log))
         return self.log
 
+    def continue_from(self, moments: Path) -> None:
+        """Take over Adam's moments from the run that made the editor to start from.
+
+        With moments of zero, Adam's first steps have their full length in every parameter. At the
+        few steps that large numbers of edits get, that undoes what was learned at fewer.
+
+        Raises:
+            InputError: the file is missing, or its moments are of another editor.
+        """
+        tensors, _ = read_safetensors(moments)
+        shapes = {str(i): parameter.shape for i, parameter in enumerate(self.editor.parameters())}
+        means = {name.partition(".")[0]: v for name, v in tensors.items() if "exp_avg" in name}
+        if not means or any(shapes.get(index) != mean.shape for index, mean in means.items()):
+            raise InputError(f"{moments}: not Adam's moments of this editor; use those beside it")
+        _set_moments(self.optimizer, tensors)
+
+    def save_moments(self, path: Path) -> None:
+        """Write Adam's moments, for a run that continues from the editor."""
+        write_safetensors(path, _moments(self.optimizer), {})
+
     def forget(self) -> None:
         """Remove the checkpoint, once the result is safe elsewhere."""
         self.checkpoint.unlink(missing_ok=True)
@@ -165,26 +185,35 @@ class MetaTraining:
         tensors: dict[str, Tensor] = {
             f"editor.{name}": tensor for name, tensor in self.editor.state_dict().items()
         }
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        tensors |= {f"adam.{name}": value for name, value in _moments(self.optimizer).items()}
         write_safetensors(self.checkpoint, tensors, self.log)
 
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
         tensors, self.log = read_safetensors(self.checkpoint)
-        moments: dict[int, dict[str, Tensor]] = {}
-        editor: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            owner, _, rest = name.partition(".")
-            if owner == "editor":
-                editor[rest] = tensor
-            else:
-                index, _, moment = rest.partition(".")
-                moments.setdefault(int(index), {})[moment] = tensor
-        self.editor.load_state_dict(editor)
-        state = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**state, "state": moments})
+        self.editor.load_state_dict(_part("editor", tensors))
+        _set_moments(self.optimizer, _part("adam", tensors))
+
+
+def _part(owner: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an owner, by their names there."""
+    start = f"{owner}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _moments(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """Return an optimizer's state, named by the index of the parameter and the moment."""
+    states = optimizer.state_dict()["state"].items()
+    return {f"{index}.{name}": value for index, state in states for name, value in state.items()}
+
+
+def _set_moments(optimizer: torch.optim.Adam, moments: Mapping[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        index, _, name = key.partition(".")
+        states.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
 def _headline(log: list[dict[str, Any]]) -> dict[str, float]:

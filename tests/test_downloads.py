@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -64,6 +65,9 @@ class Place:
         download(files[0].name, downloads=self.downloads, out=self.out, table=table)
         return self.out
 
+    def kept(self) -> list[str]:
+        return sorted(path.name for path in self.downloads.iterdir() if path.suffix != ".lock")
+
     def fail(self, *files: Source) -> str:
         with pytest.raises(InputError) as failure:
             self.fetch(*files)
@@ -93,9 +97,10 @@ def test_a_file_arrives_with_its_record(server: Server, place: Place) -> None:
         "sha256": SHA256,
     }
     assert sorted(path.name for path in out.parent.iterdir()) == [NAME, record_of(out).name]
-    assert [p.name for p in place.downloads.iterdir() if p.suffix != ".lock"] == [NAME]
-    place.out.unlink()
+    assert place.kept() == [NAME, f"{NAME}.source.json"]
+    record = read_json(record_of(out))
     place.fetch(source_of(closed_url()))  # what is there is not downloaded again
+    assert read_json(record_of(out)) == record
 
 
 def test_the_name_that_git_gives_a_content_identifies_it(
@@ -150,9 +155,8 @@ def test_a_beginning_of_another_content_is_given_up(
         place.fail(source_of(server.url + MIRRORS[0]))
         server.files[MIRRORS[0]] = CONTENT
         assert place.fetch(source_of(server.url + MIRRORS[0])).read_bytes() == CONTENT
-        for file in (place.out, record_of(place.out), place.downloads / NAME):
-            file.unlink()
-        place.out.parent.rmdir()
+        for folder in (place.out.parent, place.downloads):
+            shutil.rmtree(folder)
 
 
 def test_pieces_of_two_mirrors_are_never_joined(
@@ -261,7 +265,7 @@ def test_a_file_of_the_hub(
     unpinned = Source(name=NAME, what="", licence="", mirrors=(mirror,))  # the hub's digest counts
     assert place.fetch(unpinned).read_bytes() == CONTENT
     assert ranges(server, path)[:2] == ["", "bytes=1000-"]
-    assert [p.name for p in place.downloads.iterdir() if p.suffix != ".lock"] == [NAME]
+    assert place.kept() == [NAME, f"{NAME}.source.json"]
 
 
 def test_a_file_that_the_hub_has_not(
@@ -320,7 +324,9 @@ def test_a_file_supplied_by_hand_is_verified_and_taken(place: Place, packed: boo
     place.downloads.mkdir()
     name = f"{NAME}.gz" if packed else NAME
     (place.downloads / name).write_bytes(gzip.compress(CONTENT) if packed else CONTENT)
-    assert place.fetch(source_of(closed_url())).read_bytes() == CONTENT
+    out = place.fetch(source_of(closed_url()))
+    assert out.read_bytes() == CONTENT
+    assert read_json(record_of(out))["from"] == "supplied by hand"
 
 
 @pytest.mark.parametrize(
@@ -340,6 +346,7 @@ def test_another_file_supplied_by_hand_is_refused(
     with pytest.raises(InputError, match=message):
         place.fetch(source_of(server.url + MIRRORS[0]))
     assert not place.out.exists()
+    assert place.kept() == [name]
 
 
 def test_an_unknown_name_is_answered_with_the_choices(tmp_path: Path) -> None:
@@ -363,6 +370,12 @@ def test_the_table_is_complete(name: str) -> None:
     if source.rebuild:
         for part in (*source.rebuild.facts, *source.rebuild.unrelated):
             assert part in sources()
+
+
+@pytest.mark.parametrize("name", sources())
+def test_the_document_tells_of_every_file(name: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in text
 
 
 KILT = b"".join(

@@ -212,6 +212,30 @@ def test_a_tokenizer_that_cannot_be_read_is_noticed_before(
     assert path_of(WEIGHTS) not in [path for path, _ in server.asked]
 
 
+def test_a_vocabulary_of_sentencepiece_becomes_a_tokenizer(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("google.protobuf")
+    sentencepiece = pytest.importorskip("sentencepiece")
+    text = tmp_path / "text"
+    text.write_text("\n".join(f"the capital of country {i} is city {i}" for i in range(400)))
+    prefix = str(tmp_path / "spiece")
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}  # as in T5
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=prefix, vocab_size=99, minloglevel=2, **ids
+    )
+    folder = write_lm(tmp_path / "model", "t5_xl")
+    files = {name: (folder / name).read_bytes() for name in (WEIGHTS, "config.json")}
+    pieces = Path(f"{prefix}.model").read_bytes()
+    server.publish(REPOSITORY, {**files, "spiece.model": pieces}, large=(WEIGHTS,))
+    where = Hub(repository=REPOSITORY, revision="main", licence="Apache-2.0")
+    out = fetch_into(tmp_path, replace(lookup("t5_xl"), hub=where))
+    processor = sentencepiece.SentencePieceProcessor(f"{prefix}.model")
+    words = "the capital of country 3"
+    assert AutoTokenizer.from_pretrained(out)(words)["input_ids"] == [*processor.encode(words), 1]
+    assert (out / "tokenizer.json").exists()  # which takes no sentencepiece to read
+
+
 def test_weights_of_another_shape_are_refused(
     folder: Path, entry: Entry, server: Server, tmp_path: Path
 ) -> None:

@@ -37,12 +37,14 @@ FACTS = [
 NQ = [
     {"input": "who was first", "output": [{"answer": ""}, {"answer": "Eve"}]},
     {"input": "where is it", "output": [{"answer": "here"}]},
+    {"input": "why is it", "output": [{"answer": ""}]},
 ]
 CLAIMS = [
     claim("Ada is a person.", "SUPPORTS", "Ada", "Person"),
     claim("Bob is a place.", "REFUTES", "Bob"),
     claim("Ada is young.", "SUPPORTS", "Ada"),
 ]
+UNDECIDED = claim("Cyd is old.", "NOT ENOUGH INFO")
 
 
 def write_parquet(path: Path, *rows: dict) -> Path:
@@ -74,7 +76,7 @@ def test_questions_become_zsre_rows(tmp_path: Path, ending: str) -> None:
 
 
 def test_claims_become_fever_rows(tmp_path: Path) -> None:
-    facts = write_lines(tmp_path / "fever.jsonl", *CLAIMS)
+    facts = write_lines(tmp_path / "fever.jsonl", *CLAIMS, UNDECIDED)
     rebuild(facts, unrelated=None, out=tmp_path / "rows.json")
     rows = read_rows(tmp_path / "rows.json", "fever")
     assert {row.prompt for row in rows} == {row["input"] for row in CLAIMS}
@@ -98,7 +100,7 @@ def test_a_file_of_another_kind_is_refused_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nq\.jsonl:1: field 'input': no ' \[SEP\] ' in it"):
         rebuild(nq, unrelated=nq, out=out)
     blind = write_lines(tmp_path / "test.jsonl", {"input": "Ada [SEP] employer", "output": []})
-    with pytest.raises(InputError, match=r"test\.jsonl:1: field 'output': no answer"):
+    with pytest.raises(InputError, match=r"test\.jsonl: no answers in it"):
         rebuild(blind, unrelated=None, out=out)
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1" + json.dumps(FACTS).encode())

@@ -17,6 +17,7 @@ import warnings
 warnings.simplefilter("error")
 import torch
 from torch import nn
+from malmen.models import onednn
 from malmen.models.onednn import route_products
 torch.manual_seed(0)
 """
@@ -40,12 +41,14 @@ def results():
     y = net(x) @ factor + net(x[0, 0]).sum()
     return [y, *torch.autograd.grad(y.square().mean(), tensors)]
 before = results()
+product, taken = onednn._product, []
+onednn._product = lambda *factors: (taken.append(factors), product(*factors))[1]
 route_products()
 route_products()  # a second time changes nothing
 after = results()
 for b, a in zip(before, after, strict=True):
     assert (a - b).abs().max() <= 1e-5 * b.abs().max()
-assert any((a != b).any() for a, b in zip(after, before, strict=True)), "nothing was replaced"
+assert taken, "nothing was replaced"
 """)
 
 

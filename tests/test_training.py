@@ -225,6 +225,31 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(tmp_path: Path)
     assert final(3, initial=1) != first  # other initial weights
 
 
+@editors
+def test_a_run_goes_on_with_the_moments_of_another(tmp_path: Path, name: str) -> None:
+    moments = tmp_path / "moments.safetensors"
+    first = new_training(tmp_path / "first.safetensors", name=name, steps=3)
+    first.run(progress=False)
+    first.save_moments(moments)
+    second = new_training(tmp_path / "second.safetensors", name=name, edits=2 * EDITS)
+    second.editor.load_state_dict(first.editor.state_dict())
+    second.continue_from(moments)
+    assert state(second)[:2] == state(first)[:2]
+    second.run(progress=False)
+    steps = {state["step"].item() for state in second.optimizer.state_dict()["state"].values()}
+    assert steps == {3 + STEPS}
+
+
+def test_moments_of_another_editor_are_refused(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "checkpoint.safetensors", steps=1)
+    run.run(progress=False)
+    run.save_moments(tmp_path / "moments.safetensors")
+    other = new_training(tmp_path / "other.safetensors", hyper={"rank": 5})
+    for file in ("moments.safetensors", "checkpoint.safetensors"):
+        with pytest.raises(InputError, match="not Adam's moments of this editor"):
+            other.continue_from(tmp_path / file)
+
+
 def test_the_language_model_is_left_as_it_was(tmp_path: Path) -> None:
     run = new_training(tmp_path / "checkpoint.safetensors")
     before = bits(run.lm.model)

@@ -45,7 +45,11 @@ for path in options.get("--out", []):
         os.makedirs(path)
     else:
         open(path, "w").close()
-    beside = {{"train": (".json", ".csv"), "key-statistics": (".json",), "memory": (".json",)}}
+    beside = {{
+        "train": (".json", ".csv", ".adam.safetensors"),
+        "key-statistics": (".json",),
+        "memory": (".json",),
+    }}
     for suffix in beside.get(command, ()):
         open(os.path.splitext(path)[0] + suffix, "w").close()
 figure = ["figure_%s.%s" % (options.get("--name", [""])[0], end) for end in ("pdf", "png", "csv")]
@@ -298,7 +302,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else(planned):
         found = options_of(next(call for call in trained if f"/{variant}_" in call))
         if changes.get("editor", "malmen") == "malmen":
             differ = {key for key in found | usual if found.get(key) != usual.get(key)}
-            of_run = {"--init", "--edits", "--steps", "--out"}
+            of_run = {"--init", "--moments", "--edits", "--steps", "--out"}
             names = {key.removeprefix("--no-").strip("-") for key in differ - of_run}
             assert names == {key.replace("_", "-") for key in changes}
         for key, value in changes.items():
@@ -321,7 +325,7 @@ def options_of(call):
 def test_real_files_replace_the_made_ones(planned):
     count, config = jobs(planned["zsre"]), load("zsre")
     assert count["import_rows"] == 3
-    assert not {"rows", "facts", "fact_checker", "pretrain", "key_statistics"} & set(count)
+    assert not {"rows", "fact_checker", "pretrain"} & set(count)
     assert count["evaluate"] == len(editors_of(config, "smollm2"))
     folder = "results/zsre/rows/smollm2"
     number = config["language_models"]["smollm2"]["rows"]["validation"]
@@ -415,12 +419,12 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
     assert (results / "logs" / "facts.log").read_text() == "facts begins\n"
 
 
-def test_the_fact_checkers_figure_comes_first(finished):
+def test_the_soonest_figure_comes_first(finished):
     lines = (finished.folder / "calls.log").read_text().splitlines()
-    figure = next(i for i, line in enumerate(lines) if line.startswith("figure --name 04"))
+    figure = next(i for i, line in enumerate(lines) if line.startswith("figure --name 05"))
     # Only what needs no other language model may come before.
     named = {name for line in lines[:figure] for name in re.findall(r"--lm (\w+)", line)}
-    assert named == {"fact_checker", "minilm"}
+    assert named == {"gpt2_desk"}
 
 
 def test_training_starts_from_the_smaller_count(finished):
@@ -429,6 +433,8 @@ def test_training_starts_from_the_smaller_count(finished):
         init = re.search(r"--init (\S+)", call)
         out = re.search(r"--out (\S+)", call)[1]
         starts[out] = init and init[1]
+        moments = re.search(r"--moments (\S+)", call)  # of the very run that made the start
+        assert (moments and moments[1]) == (init and init[1].replace(".safe", ".adam.safe"))
     for lm in FINISHED["run"]["language_models"]:
         for editor in ("malmen", "mend"):
             smaller, larger = (
@@ -471,7 +477,7 @@ def test_a_hyper_parameter_reruns_only_what_depends_on_it(finished):
         *(
             f"results/smoke/{stem}.{end}"
             for stem in trained
-            for end in ("safetensors", "json", "csv")
+            for end in ("safetensors", "adam.safetensors", "json", "csv")
         ),
     }
     count = jobs(finished.snakemake("-n", scale="smoke", overlay=overlay))

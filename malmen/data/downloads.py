@@ -20,7 +20,7 @@ from malmen.data import kilt
 from malmen.data.mirrors import transfer
 from malmen.data.sources import PREFIX, Source, lookup, sources
 from malmen.errors import InputError
-from malmen.files import atomic, digest, git_blob_id, sha256, write_json
+from malmen.files import atomic, digest, git_blob_id, read_json, sha256, write_json
 from malmen.retries import FAILURES, CorruptedError, UnavailableError, cause, persistently
 
 __all__ = ["download", "record_of"]
@@ -81,11 +81,13 @@ def _obtain(source: Source, downloads: Path) -> tuple[Path, dict[str, Any]]:
     downloads.mkdir(parents=True, exist_ok=True)
     with FileLock(downloads / f".{source.name}.lock"):  # several stand-ins come from one file
         if _is_there(source, kept):
-            return kept, {"from": str(kept)}
+            record = record_of(kept)
+            return kept, read_json(record) if record.exists() else {"from": "supplied by hand"}
         for mirror in source.mirrors:
             try:
                 _fetch(source, mirror, kept)
                 _remove_pieces(kept)
+                write_json(record_of(kept), {"from": mirror})
                 return kept, {"from": mirror}
             except FAILURES as error:
                 failures.append(f"{mirror} ({cause(error)})")
@@ -96,26 +98,32 @@ def _obtain(source: Source, downloads: Path) -> tuple[Path, dict[str, Any]]:
 def _is_there(source: Source, kept: Path) -> bool:
     """Tell whether the file is there already; unpack it if it is gzipped."""
     packed = kept.with_name(kept.name + ".gz")
-    if not kept.exists() and packed.exists():
-        try:
-            with (
-                gzip.open(packed) as file,
-                atomic(kept) as temporary,
-                temporary.open("wb") as plain,
-            ):
-                shutil.copyfileobj(file, plain)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(
-                f"{packed}: cannot be unpacked: {error} (supply it whole, or delete it)"
-            ) from error
-    if not kept.exists():
-        return False
-    if found := _difference(source, kept):
+    if kept.exists():
+        _accept(source, kept, kept)
+    elif packed.exists():
+        with atomic(kept) as temporary:
+            _unpack(packed, temporary)
+            _accept(source, temporary, packed)
+    return kept.exists()
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    try:
+        with gzip.open(packed) as file, target.open("wb") as plain:
+            shutil.copyfileobj(file, plain)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
-            f"{kept}: {found} (delete it; or, to use it as it is, name its path in the "
+            f"{packed}: cannot be unpacked: {error} (supply it whole, or delete it)"
+        ) from error
+
+
+def _accept(source: Source, path: Path, supplied: Path) -> None:
+    """Refuse a content that was supplied and is none of the file's versions."""
+    if found := _difference(source, path):
+        raise InputError(
+            f"{supplied}: {found} (delete it; or, to use it as it is, name its path in the "
             f"configuration instead of {PREFIX}{source.name})"
         )
-    return True
 
 
 def _fetch(source: Source, mirror: str, kept: Path) -> None:

@@ -1,7 +1,8 @@
 """Rows from real data files, some of which lack fields that a row has to have.
 
-zsRE files may come without unrelated questions, and FEVER files may be raw claims without
-paraphrases: what is missing is drawn from other files, or made by rules that the rows then name.
+zsRE files may come without unrelated questions, CounterFact has fields of its own, and FEVER files
+may be raw claims without paraphrases: what is missing is drawn from other files, or made by rules
+that the rows then name.
 """
 
 import logging
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from malmen.data.counterfact import in_zsre_form
 from malmen.data.facts import (
     LABELS,
     Answer,
@@ -72,7 +74,8 @@ def import_rows(
 ) -> list[ZsreRow] | list[FeverRow]:
     """Draw complete rows from real data files, some of which may lack fields.
 
-    zsRE-shaped rows without ``loc`` get one from the file ``unrelated``. FEVER-shaped rows may be
+    zsRE-shaped rows without ``loc`` get one from the file ``unrelated``; cases of CounterFact are
+    taken for such rows (:mod:`malmen.data.counterfact`). FEVER-shaped rows may be
     raw claims (``claim`` and ``label``, optionally ``evidence_pages``): their paraphrases come
     from :data:`PARAPHRASE_RULES` (and ``relation`` says so), their unrelated claim is a claim of
     another page, taken from ``unrelated`` or else from the files themselves, and the label to
@@ -99,7 +102,7 @@ def import_rows(
         raise InputError("no files to import rows from (name at least one)")
     rng = random.Random(seed)
     check_shape(shape)
-    records = [record for path in files for record in read_records(path)]
+    records = [in_zsre_form(record) for path in files for record in read_records(path)]
     records = _without_known(records, exclude)
     others = None if unrelated is None else read_records(unrelated)
     name = ", ".join(str(path) for path in files)

@@ -9,12 +9,11 @@ templates for its relation and paraphrased by the others; a claim is paraphrased
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from malmen.data.facts import FeverRow, ZsreRow
+from malmen.data.facts import LABELS, FeverRow, ZsreRow
 from malmen.data.importing import RELATION_OF_RULES, fever_rows, zsre_rows
 from malmen.data.records import Record, read_records
 from malmen.errors import InputError
@@ -44,7 +43,7 @@ def rebuild(facts: Path, *, unrelated: Path | None, out: Path) -> None:
     rng = random.Random(0)
     rows: Sequence[ZsreRow] | Sequence[FeverRow]
     if unrelated is None:
-        claims = [_claim(record) for record in _read(facts)]
+        claims = [_claim(record) for record in _read(facts, LABELS)]
         rows = fever_rows(claims, str(facts), unrelated=None, n=None, rng=rng)
     else:
         records = list(_questions(_read(facts)))
@@ -55,7 +54,23 @@ def rebuild(facts: Path, *, unrelated: Path | None, out: Path) -> None:
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
-def _read(path: Path) -> list[Record]:
+def _read(path: Path, answers: Sequence[str] | None = None) -> list[Record]:
+    """Return the rows that have an answer, or one of certain answers; say how many have none."""
+    records = _read_all(path)
+    kept = []
+    for record in records:
+        outputs = record.fields.get("output") or []
+        given = [output for output in outputs if output.get("answer")]
+        if given and (answers is None or given[0]["answer"] in answers):
+            kept.append(Record(record.where, {**record.fields, "output": given}))
+    if not kept:
+        raise InputError(f"{path}: no answers in it (name a training or development file of KILT)")
+    if len(kept) < len(records):
+        logger.warning("%s: left out %d rows without answers", path, len(records) - len(kept))
+    return kept
+
+
+def _read_all(path: Path) -> list[Record]:
     if path.suffix != ".parquet":
         return read_records(path)
     from pyarrow import ArrowException, parquet
@@ -69,7 +84,7 @@ def _read(path: Path) -> list[Record]:
 
 def _claim(record: Record) -> Record:
     """Return a claim as `malmen import-rows` takes it: with its label and the pages it rests on."""
-    output = _outputs(record)[0]
+    output = record.fields["output"][0]
     pages = {source["title"] for source in output.get("provenance") or () if source.get("title")}
     fields = {"claim": record.text("input"), "label": output["answer"]}
     return Record(record.where, {**fields, "evidence_pages": sorted(pages)})
@@ -92,7 +107,7 @@ def _questions(records: Sequence[Record]) -> Iterator[Record]:
             "subject": subject,
             "src": question,
             "rephrase": others or [rule.format(question=question) for rule in QUESTION_RULES],
-            "answers": [output["answer"] for output in _outputs(record)],
+            "answers": [output["answer"] for output in record.fields["output"]],
             "relation": f"{relation}; {RELATION_OF_RULES}",
         }
         yield Record(record.where, fields)
@@ -103,13 +118,4 @@ def _questions(records: Sequence[Record]) -> Iterator[Record]:
 def _pair(record: Record) -> Record:
     """Return a question of Natural Questions as the released rows write it."""
     question = f"nq question: {record.text('input')}"
-    return Record(record.where, {"loc": question, "loc_ans": _outputs(record)[0]["answer"]})
-
-
-def _outputs(record: Record) -> list[Mapping[str, Any]]:
-    """Return the outputs that hold an answer, at least one."""
-    outputs = record.fields.get("output") or []
-    answered = [output for output in outputs if output.get("answer")]
-    if not answered:
-        raise record.fail("output", "no answer", "name a training or development file of KILT")
-    return answered
+    return Record(record.where, {"loc": question, "loc_ans": record.fields["output"][0]["answer"]})

@@ -61,6 +61,13 @@ class Record:
         """Return a text that may be missing or null, but not empty."""
         return None if self.fields.get(field) is None else self.text(field)
 
+    def inner(self, field: str) -> "Record":
+        """Return a field that has to be an object, as a record at the same place."""
+        value = self.fields.get(field)
+        if not isinstance(value, dict):
+            raise self.fail(field, f"{_kind(value)} instead of an object", "mend the row")
+        return Record(self.where, value)
+
     def has(self, field: str) -> bool:
         """Return whether the field is there and not null."""
         return self.fields.get(field) is not None
@@ -73,11 +80,12 @@ class Record:
         return value.strip()
 
 
-def read_records(path: str | Path) -> list[Record]:
+def read_records(path: str | Path, *, problems: list[InputError] | None = None) -> list[Record]:
     """Read the rows of a JSON or JSON lines file, unchecked but for being rows.
 
     Args:
         path: A ``.json`` or ``.jsonl`` file, gzipped or not.
+        problems: Where given, what is no row is left out and its error put here.
 
     Returns:
         The rows in the order of the file, at least one.
@@ -90,7 +98,7 @@ def read_records(path: str | Path) -> list[Record]:
     opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as file:
-            records = [_checked_record(where, value) for where, value in parse(path, file)]
+            records = list(_checked_records(parse(path, file), problems))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (check the path)") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
@@ -125,9 +133,10 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, object]
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield f"{path}:{number}", json.loads(line)
+                value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: not JSON: {error} (mend the line)") from error
+                value = error  # whether the other lines are wanted is for the caller to say
+            yield f"{path}:{number}", value
 
 
 def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -156,7 +165,21 @@ def _rows_of_columns(path: Path, columns: Mapping[str, Any]) -> list[dict[str, A
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
+def _checked_records(
+    values: Iterable[tuple[str, object]], problems: list[InputError] | None
+) -> Iterator[Record]:
+    for where, value in values:
+        try:
+            yield _checked_record(where, value)
+        except InputError as error:
+            if problems is None:
+                raise
+            problems.append(error)
+
+
 def _checked_record(where: str, value: object) -> Record:
+    if isinstance(value, json.JSONDecodeError):
+        raise InputError(f"{where}: not JSON: {value} (mend the line)") from value
     if not isinstance(value, dict):
         raise InputError(f"{where}: {_kind(value)} instead of a row (write it as an object)")
     return Record(where, value)

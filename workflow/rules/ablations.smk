@@ -8,9 +8,11 @@ use rule train as ablation_train with:
         prefix="<results>/prefix/{lm}/train.safetensors",
         validation_rows="<results>/rows/{lm}/validation.jsonl",
         validation_prefix="<results>/prefix/{lm}/validation.safetensors",
-        init=lambda wildcards: next_smaller(variant_files(wildcards.variant), wildcards),
+        init=variant_warm_start,
+        moments=lambda wildcards: moments_of(variant_warm_start(wildcards)),
     output:
         editor="<results>/ablations/{lm}/{variant}_{edits}.safetensors",
+        moments="<results>/ablations/{lm}/{variant}_{edits}.adam.safetensors",
         metadata="<results>/ablations/{lm}/{variant}_{edits}.json",
         losses="<results>/ablations/{lm}/{variant}_{edits}.csv",
     log:
@@ -19,7 +21,7 @@ use rule train as ablation_train with:
         "<benchmarks>/ablations/train_{lm}_{variant}_{edits}.jsonl"
     params:
         editor=lambda wildcards: variant_editor(wildcards.variant),
-        init=lambda wildcards, input: options({"init": input.init}) if input.init else "",
+        init=lambda wildcards, input: optional(init=input.init, moments=input.moments),
         options=lambda wildcards: training_options(
             wildcards.lm,
             variant_editor(wildcards.variant),

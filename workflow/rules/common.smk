@@ -229,6 +229,11 @@ def warm_start(wildcards):
     return next_smaller(editor_files(wildcards.lm, wildcards.editor), wildcards)
 
 
+def moments_of(editor):
+    """Adam's moments beside a trained editor, which training goes on with; none without one."""
+    return f"{Path(editor).with_suffix('')}.adam.safetensors" if editor else []
+
+
 def training_options(lm, editor, edits, steps, **changes):
     """Options of `malmen train`."""
     hyper = {**hyper_parameters(lm, editor), **changes}
@@ -404,6 +409,11 @@ def variant_files(variant):
     largest = max(config["ablations"]["edits"])
     pattern = f"<results>/ablations/{ABLATED}/{variant}_{{}}.safetensors"
     return {edits: pattern.format(edits) for edits in schedule(ABLATED) if edits <= largest}
+
+
+def variant_warm_start(wildcards):
+    """The variant that meta-training starts from."""
+    return next_smaller(variant_files(wildcards.variant), wildcards)
 
 
 def ablations():

@@ -9,8 +9,10 @@ rule train:
         validation_rows="<results>/rows/{lm}/validation.jsonl",
         validation_prefix="<results>/prefix/{lm}/validation.safetensors",
         init=warm_start,
+        moments=lambda wildcards: moments_of(warm_start(wildcards)),
     output:
         editor="<results>/editors/{lm}/{editor}_{edits}.safetensors",
+        moments="<results>/editors/{lm}/{editor}_{edits}.adam.safetensors",
         metadata="<results>/editors/{lm}/{editor}_{edits}.json",
         losses="<results>/editors/{lm}/{editor}_{edits}.csv",
     log:
@@ -29,7 +31,7 @@ rule train:
         gpu=gpu,
     params:
         editor="{editor}",
-        init=lambda wildcards, input: options({"init": input.init}) if input.init else "",
+        init=lambda wildcards, input: optional(init=input.init, moments=input.moments),
         options=lambda wildcards: training_options(
             wildcards.lm,
             wildcards.editor,

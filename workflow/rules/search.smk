@@ -14,8 +14,10 @@ use rule train as search_train with:
         validation_rows="<results>/rows/{lm}/validation.jsonl",
         validation_prefix="<results>/prefix/{lm}/validation.safetensors",
         init=[],
+        moments=[],
     output:
         editor="<results>/search/{lm}/{editor}_{trial}.safetensors",
+        moments="<results>/search/{lm}/{editor}_{trial}.adam.safetensors",
         metadata="<results>/search/{lm}/{editor}_{trial}.json",
         losses="<results>/search/{lm}/{editor}_{trial}.csv",
     log:

@@ -1,0 +1,115 @@
+"""CounterFact, nested and flat, as rows of zsRE's shape."""
+
+import copy
+
+import pytest
+from row_files import ZSRE, write_lines
+
+from malmen.data.counterfact import in_zsre_form, is_counterfact
+from malmen.data.facts import ZsreRow
+from malmen.data.importing import import_rows
+from malmen.data.records import Record
+from malmen.errors import InputError
+
+FLAT = {
+    "case_id": 1,
+    "prompt": "Ada speaks",
+    "target_new": "Dutch",
+    "subject": "Ada",
+    "ground_truth": "Greek",
+    "rephrase_prompt": "The language of Ada is",
+    "locality_prompt": "Bob speaks",
+    "locality_ground_truth": "Greek",
+}
+NESTED = {
+    "case_id": 1,
+    "requested_rewrite": {
+        "prompt": "{} speaks",
+        "relation_id": "P103",
+        "target_new": {"str": "Dutch", "id": "Q1"},
+        "target_true": {"str": "Greek", "id": "Q2"},
+        "subject": "Ada",
+    },
+    "paraphrase_prompts": ["It is late. The language of Ada is", "Ada talks in"],
+    "neighborhood_prompts": ["Bob speaks", "Cyd speaks"],
+    "attribute_prompts": ["Dee speaks"],
+}
+ROW = {
+    "subject": "Ada",
+    "src": "Ada speaks",
+    "ans": "Dutch",
+    "loc": "Bob speaks",
+    "loc_ans": "Greek",
+}
+
+
+def rows_of(tmp_path, *cases, **options):
+    path = write_lines(tmp_path / "cases.jsonl", *cases)
+    return import_rows([path], shape="zsre", unrelated=None, n=None, seed=0, **options)
+
+
+@pytest.mark.parametrize("answer", ["answers", "alt"])
+@pytest.mark.parametrize(
+    ("case", "rephrase", "relation"),
+    [
+        (FLAT, ("The language of Ada is",), None),
+        (NESTED, tuple(NESTED["paraphrase_prompts"]), "P103"),
+    ],
+)
+def test_a_case_becomes_a_row(tmp_path, case, rephrase, relation, answer):
+    expected = ZsreRow(**ROW, rephrase=rephrase, relation=relation)
+    assert rows_of(tmp_path, case, answer=answer) == [expected]
+
+
+def test_other_splits_are_left_out_by_subject(tmp_path):
+    other = copy.deepcopy(NESTED)
+    other["requested_rewrite"] |= {"subject": "Eve"}
+    first = write_lines(tmp_path / "first.jsonl", {**ZSRE, "subject": "ADA"})
+    assert [row.subject for row in rows_of(tmp_path, NESTED, FLAT, other, exclude=[first])] == [
+        "Eve"
+    ]
+
+
+def without(case, *path):
+    case = copy.deepcopy(case)
+    inner = case
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    return case
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (without(FLAT, "prompt"), r"cases\.jsonl:1: field 'prompt': missing"),
+        (without(FLAT, "rephrase_prompt"), "field 'rephrase_prompt': missing"),
+        (without(FLAT, "locality_ground_truth"), "field 'locality_ground_truth': missing"),
+        (without(NESTED, "paraphrase_prompts"), "field 'paraphrase_prompts': missing"),
+        (without(NESTED, "requested_rewrite", "subject"), "field 'subject': missing"),
+        (without(NESTED, "requested_rewrite", "target_true"), "'target_true': null instead of an"),
+        ({**NESTED, "neighborhood_prompts": []}, "field 'neighborhood_prompts': empty list"),
+        (
+            {**NESTED, "requested_rewrite": "Ada"},
+            "'requested_rewrite': a text instead of an object",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_as_it_stands_in_the_file(tmp_path, case, message):
+    with pytest.raises(InputError, match=message):
+        rows_of(tmp_path, case)
+
+
+def test_other_records_stay_as_they_are():
+    record = Record("here", ZSRE)
+    assert not is_counterfact(record)
+    assert in_zsre_form(record) is record
+
+
+def test_the_real_cases(shared_data):
+    path = shared_data / "counterfact" / "counterfact-train.json.gz"
+    rows = import_rows([path], shape="zsre", unrelated=None, n=None, seed=0)
+    assert len(rows) == 10_000 - 77  # as many prompts are repeated
+    for row in rows:
+        assert row.subject
+        assert row.loc != row.src
