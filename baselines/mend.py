@@ -1,5 +1,8 @@
 """MEND: MALMEN's hyper-network, its outputs summed instead of reconciled."""
 
+from collections.abc import Iterable
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -21,6 +24,16 @@ class MEND(HyperNetworkEditor):
 
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return -η Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
-        outputs = outputs.to(self.device)
+        return -self.learning_rate(layer) * self.moment(keys, outputs)
+
+    def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
         pseudo_keys, pseudo_gradients = outputs.tensor_split([keys.shape[1]], dim=-1)
-        return -self.learning_rate(layer) * pseudo_gradients.T @ pseudo_keys
+        return pseudo_gradients.T @ pseudo_keys
+
+    def combine_moments(
+        self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the shift and the sum over all tokens that it is made of."""
+        moment = reduce(Tensor.add_, (self.moment(*batch) for batch in batches)).requires_grad_()
+        return -self.learning_rate(layer) * moment, moment

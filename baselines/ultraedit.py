@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from malmen.capture import Record
-from malmen.editor import Shifts, TokenEditor
+from malmen.editor import LeastSquaresEditor, Shifts
 from malmen.encoding import EncodedFact
 from malmen.models.language_model import LanguageModel
-from malmen.normal_equation import parameter_shift
 from malmen.normalizer import RunningNormalizer
 from malmen.settings import TokenSettings
 
 __all__ = ["UltraEdit"]
 
 
-class UltraEdit(TokenEditor):
+class UltraEdit(LeastSquaresEditor):
     """Training-free editing in the form of MALMEN (Gu et al., arXiv 2505.14679, 2025).
 
     Keys and value gradients are normalised over the facts edited, d_j = -η ‖û_j‖² ĝ_j, and the
@@ -30,20 +29,13 @@ class UltraEdit(TokenEditor):
     def __init__(self, layers: Mapping[str, tuple[int, int]], settings: TokenSettings) -> None:
         self.layers = layers
         self.settings = settings
-        self._device = torch.device("cpu")
         self.normalizers: dict[tuple[int, int], tuple[RunningNormalizer, RunningNormalizer]] = {}
 
     def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         """Return the shifts that write all ``facts`` at once; no earlier call has any influence."""
-        self._device = lm.device
         record = self.record(lm, facts)
-        self._observe(record)
+        self._observe(record, lm.device)
         return self.shifts(record)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the language model is that was edited last."""
-        return self._device
 
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return the value differences d_j, shape (n, d')."""
@@ -51,19 +43,17 @@ class UltraEdit(TokenEditor):
         squared_norms = of_keys(keys).square().sum(dim=-1, keepdim=True)
         return -self.settings.learning_rate * squared_norms * of_gradients(gradients)
 
-    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return S = DUᵀ(UUᵀ + I)⁻¹, shape (d', d)."""
-        return parameter_shift(keys.T, outputs.T, torch.ones((), device=self.device))
+    def lam(self, layer: str) -> Tensor:
+        """Return λ = 1."""
+        return torch.ones((), device=self.normalizers[self.layers[layer]][0].mean.device)
 
-    def _observe(self, record: Record) -> None:
+    def _observe(self, record: Record, device: torch.device) -> None:
         self.normalizers = {
-            (d, value_size): (
-                RunningNormalizer(d).to(self.device),
-                RunningNormalizer(value_size).to(self.device),
-            )
-            for d, value_size in set(self.layers.values())
+            shape: (RunningNormalizer(shape[0]).to(device), RunningNormalizer(shape[1]).to(device))
+            for shape in set(self.layers.values())
         }
-        for layer, (keys, gradients) in record.items():
+        for layer, tokens in record.items():
             of_keys, of_gradients = self.normalizers[self.layers[layer]]
-            of_keys.update(keys)
-            of_gradients.update(gradients)
+            for keys, gradients in self.token_batches(tokens):
+                of_keys.update(keys)
+                of_gradients.update(gradients)

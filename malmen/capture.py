@@ -1,6 +1,7 @@
 """Recording keys and value gradients at the edited layers."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -9,17 +10,26 @@ from torch import Tensor, nn
 
 from malmen.batches import Batch
 from malmen.models.language_model import LanguageModel
+from malmen.spill import Rows, SpilledRows
 
 __all__ = ["Cached", "Record", "capture"]
 
 Cached = Literal["ans", "all"]
 """Cached tokens: where an answer token is predicted, or every token."""
 
-Record = dict[str, tuple[Tensor, Tensor]]
+Record = Mapping[str, tuple[Rows, Rows]]
 """Keys (n, d) and value gradients (n, d') of every edited layer, one row a cached token."""
 
+_Place = list[Tensor] | SpilledRows
 
-def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "ans") -> Record:
+
+def capture(
+    lm: LanguageModel,
+    batches: Sequence[Batch],
+    *,
+    cached: Cached = "ans",
+    memory_mb: float = math.inf,
+) -> Record:
     """Run edit tuples forward and backward; keep keys and value gradients of cached tokens.
 
     The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
@@ -30,12 +40,13 @@ def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "an
         batches: the edit tuples.
         cached: which tokens. An encoder-decoder's are always all, on both sides: no position of
             its encoder predicts an answer.
+        memory_mb: what takes more memory than this is kept in temporary files.
 
     Returns:
-        Keys and value gradients, in at least single precision and in the host's memory: with many
-        facts they are the largest thing that there is, and no GPU would hold them.
+        Keys and value gradients, in at least single precision.
     """
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in lm.layers}
+    dtype = torch.promote_types(lm.model.dtype, torch.float32)
+    kept = _places(lm, batches, cached=cached, memory_mb=memory_mb, dtype=dtype)
     for batch in batches:
         with _perturbed(lm) as (keys, deltas), torch.enable_grad():
             losses = lm.objective.loss(lm.logits(batch), batch.targets)
@@ -43,13 +54,37 @@ def capture(lm: LanguageModel, batches: Iterable[Batch], *, cached: Cached = "an
             gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
         for name, gradient in zip(lm.layers, gradients, strict=True):
             at = _cached_tokens(lm, batch, name, cached)
-            dtype = torch.promote_types(gradient.dtype, torch.float32)
-            parts[name].append((keys[name][at].to("cpu", dtype), gradient[at].to("cpu", dtype)))
-    return {name: _joined(parts.pop(name)) for name in lm.layers}  # one layer is held twice at most
+            for place, rows in zip(kept[name], (keys[name], gradient), strict=True):
+                place.append(rows[at].to(dtype))
+    # Joined layer by layer, so that no more than one layer's rows are there twice.
+    return {name: (_joined(u), _joined(g)) for name in lm.layers for u, g in [kept.pop(name)]}
 
 
-def _joined(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.cat([u for u, _ in rows]), torch.cat([g for _, g in rows])
+def _places(
+    lm: LanguageModel,
+    batches: Sequence[Batch],
+    *,
+    cached: Cached,
+    memory_mb: float,
+    dtype: torch.dtype,
+) -> dict[str, tuple[_Place, _Place]]:
+    """Return where the keys and value gradients of every layer are collected."""
+    tokens = {
+        name: sum(len(_cached_tokens(lm, batch, name, cached)[0]) for batch in batches)
+        for name in lm.layers
+    }
+    size = sum(tokens[name] * sum(shape) * dtype.itemsize for name, shape in lm.shapes.items())
+    if size <= memory_mb * 2**20:
+        return {name: ([], []) for name in lm.layers}
+
+    def spilled(size: int) -> SpilledRows:
+        return SpilledRows(size, dtype=dtype, device=lm.device)
+
+    return {name: (spilled(d), spilled(value)) for name, (d, value) in lm.shapes.items()}
+
+
+def _joined(place: _Place) -> Rows:
+    return place if isinstance(place, SpilledRows) else torch.cat(place)
 
 
 @contextmanager

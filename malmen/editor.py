@@ -1,7 +1,8 @@
 """What every editor shares: the protocol, and the cores of those that work token by token."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -11,9 +12,23 @@ from malmen.capture import Record, capture
 from malmen.encoding import EncodedFact
 from malmen.hypernetwork import HyperNetwork
 from malmen.models.language_model import LanguageModel
+from malmen.normal_equation import (
+    StreamedNormalEquation,
+    cheaper_form,
+    parameter_shift,
+    shift_of_sums,
+)
 from malmen.settings import HyperSettings, TokenSettings
+from malmen.spill import Rows, in_memory
 
-__all__ = ["Editor", "HyperNetworkEditor", "Shifts", "TokenEditor"]
+__all__ = [
+    "Editor",
+    "HyperNetworkEditor",
+    "LeastSquaresEditor",
+    "Reconciled",
+    "Shifts",
+    "TokenEditor",
+]
 
 Shifts = Mapping[str, Tensor]
 """Parameter shift S of every edited layer by the layer's name, each of shape (d', d)."""
@@ -27,15 +42,30 @@ class Editor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """The shift of a layer, and the way back from it to the rows of its tokens.
+
+    Attributes:
+        shift: (d', d), differentiable in ``leaf`` and in the editor's own parameters.
+        leaf: all that the shift knows of the rows: their moment, (d', d), or the rows themselves.
+        is_moment: which of the two.
+    """
+
+    shift: Tensor
+    leaf: Tensor
+    is_moment: bool
+
+
 class TokenEditor(ABC):
-    """An editor that makes one row of every cached token, and a parameter shift of all rows."""
+    """An editor that makes one row of every cached token, and a parameter shift of all rows.
 
+    The rows enter the shift through their moment, a sum over tokens: it can be summed in batches,
+    so that memory does not depend on the number of tokens, and its gradient gives the rows theirs.
+    """
+
+    layers: Mapping[str, tuple[int, int]]
     settings: TokenSettings
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where the editor computes; keys, value gradients and rows rest in the host's memory."""
 
     @abstractmethod
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
@@ -43,38 +73,89 @@ class TokenEditor(ABC):
 
     @abstractmethod
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens.
+        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
 
-        Keys and rows may rest in another memory than the editor's, where the shift will be.
+    @abstractmethod
+    def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return the moment (d', d) of some tokens from keys (n, d) and their rows."""
+
+    @abstractmethod
+    def combine_moments(
+        self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the parameter shift, and the moment it was made of, from batches of (keys, rows).
+
+        The moment is a leaf that will collect its gradient.
         """
+
+    def takes_moments(self, layer: str, n: int) -> bool:
+        """Tell whether :meth:`combine_moments` suits a layer's n tokens, or :meth:`combine`."""
+        return True
 
     def record(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Record:
         """Return keys and value gradients of the edit tuples' cached tokens."""
         batches = lm.batches([fact.edit for fact in facts], size=self.settings.fact_batch)
-        return capture(lm, batches, cached=self.settings.cached)
+        settings = self.settings
+        return capture(lm, batches, cached=settings.cached, memory_mb=settings.memory_mb)
+
+    def token_batches(self, tokens: tuple[Rows, Rows]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield keys and value gradients of ``token_batch`` tokens at a time."""
+        keys, gradients = (rows.split(self.settings.token_batch) for rows in tokens)
+        yield from zip(keys, gradients, strict=True)
+
+    def reconcile(self, layer: str, tokens: tuple[Rows, Rows]) -> Reconciled:
+        """Return the shift of a layer; its rows are computed without a graph, in batches."""
+        batches = ((u, self._rows(layer, u, g)) for u, g in self.token_batches(tokens))
+        if self.takes_moments(layer, len(tokens[0])):
+            return Reconciled(*self.combine_moments(layer, batches), is_moment=True)
+        rows = torch.cat([rows for _, rows in batches]).requires_grad_()
+        return Reconciled(self.combine(layer, in_memory(tokens[0]), rows), rows, is_moment=False)
 
     @torch.no_grad()
-    def outputs_in_batches(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
-        """Compute :meth:`outputs` without a graph, ``token_batch`` rows at a time."""
-        batches = zip(
-            keys.split(self.settings.token_batch),
-            gradients.split(self.settings.token_batch),
-            strict=True,
-        )
-        rows = (self.outputs(layer, u.to(self.device), g.to(self.device)) for u, g in batches)
-        return torch.cat([row.to(keys.device) for row in rows])
+    def _rows(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
+        return self.outputs(layer, keys, gradients)
 
     @torch.no_grad()
     def shifts(self, record: Record) -> Shifts:
         """Return the shift of every layer from the keys and value gradients of all tokens."""
-        return {
-            layer: self.combine(layer, keys, self.outputs_in_batches(layer, keys, gradients))
-            for layer, (keys, gradients) in record.items()
-        }
+        return {layer: self.reconcile(layer, tokens).shift for layer, tokens in record.items()}
 
     def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         """Return the shifts that write all ``facts`` at once; the editor stays as it is."""
         return self.shifts(self.record(lm, facts))
+
+
+class LeastSquaresEditor(TokenEditor):
+    """A token editor whose rows are value differences d_j, reconciled by the normal equation."""
+
+    @abstractmethod
+    def lam(self, layer: str) -> Tensor:
+        """Return λ of a layer, a scalar."""
+
+    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return S = DUᵀ(UUᵀ + λI)⁻¹, shape (d', d)."""
+        return parameter_shift(keys.T, outputs.T, self.lam(layer))
+
+    def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return DUᵀ, shape (d', d)."""
+        return outputs.T @ keys
+
+    def combine_moments(
+        self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return S = DUᵀ(UUᵀ + λI)⁻¹ and DUᵀ, which is summed in double precision."""
+        d, value_size = self.layers[layer]
+        lam = self.lam(layer)
+        sums = StreamedNormalEquation(key_size=d, value_size=value_size, device=lam.device)
+        for keys, rows in batches:
+            sums.add(keys.T, rows.T)
+        moment = sums.cross.requires_grad_()
+        return shift_of_sums(sums.gram, moment, lam).to(rows.dtype), moment
+
+    def takes_moments(self, layer: str, n: int) -> bool:
+        """Tell whether the normal equation of n tokens is cheaper to solve by its sums."""
+        d, value_size = self.layers[layer]
+        return cheaper_form(d=d, n=n, value_size=value_size) != "dual"
 
 
 class HyperNetworkEditor(nn.Module, TokenEditor):
@@ -82,7 +163,7 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
 
     A subclass says what the hyper-network's outputs mean. The rows are where the two phases of
     meta-training meet (method of the paper, Fig. 2): they are computed once without a graph,
-    combined, evaluated; their gradient is then the weight of each row in the proxy loss.
+    reconciled, evaluated; their gradient is then the weight of each row in the proxy loss.
 
     Args:
         layers: (d, d') of every edited layer by name.
@@ -93,7 +174,7 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
 
     def __init__(self, layers: Mapping[str, tuple[int, int]], settings: HyperSettings) -> None:
         super().__init__()
-        self.settings = settings
+        self.layers, self.settings = layers, settings
         shapes = sorted(set(layers.values()))
         self.networks = nn.ModuleList(
             HyperNetwork(
@@ -112,11 +193,6 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
             self._network_of |= {name: (network, index) for index, name in enumerate(members)}
         self.learning_rates = nn.Parameter(torch.full((len(layers),), settings.learning_rate))
 
-    @property
-    def device(self) -> torch.device:
-        """Where the hyper-network is."""
-        return self.learning_rates.device
-
     def learning_rate(self, layer: str) -> Tensor:
         """Return η of a layer, a scalar."""
         return self.learning_rates[self.layer_index[layer]]
@@ -134,7 +210,8 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
         """
         if not self.settings.normalise:
             return
-        for layer, (keys, gradients) in record.items():
+        for layer, tokens in record.items():
             network = self.networks[self._network_of[layer][0]]
             assert isinstance(network, HyperNetwork)
-            network.observe(keys, gradients)
+            for keys, gradients in self.token_batches(tokens):
+                network.observe(keys, gradients)

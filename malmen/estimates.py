@@ -62,6 +62,7 @@ class Cost:
         jobs: How many there are.
         download, disk: Bytes of all jobs.
         device, host: Bytes of the neediest job.
+        files: Bytes of its temporary files.
         hours: Of all jobs, one after another.
     """
 
@@ -72,6 +73,7 @@ class Cost:
     disk: float = 0
     device: float = 0
     host: float = 0
+    files: float = 0
     hours: float = 0
 
 
@@ -110,13 +112,13 @@ def costs(config: Mapping[str, Any]) -> list[Cost]:
 
 def cost_table(found: list[Cost]) -> str:
     """Return the costs as Markdown, with their sums."""
-    largest = {f.name: max(getattr(c, f.name) for c in found) for f in fields(Cost)[5:7]}
+    largest = {f.name: max(getattr(c, f.name) for c in found) for f in fields(Cost)[5:8]}
     summed = {n: sum(getattr(c, n) for c in found) for n in ("jobs", "download", "disk", "hours")}
     total = Cost(rule="all", what="largest memory, sums of the rest", **largest, **summed)
-    headers = ["rule", "of", "jobs", "download", "disk", "GPU", "host", "hours"]
+    headers = ["rule", "of", "jobs", "download", "disk", "GPU", "host", "temporary", "hours"]
     rows = [
         [c.rule, c.what, c.jobs]
-        + [f"{size / 1e9:.1f} GB" for size in (c.download, c.disk, c.device, c.host)]
+        + [f"{size / 1e9:.1f} GB" for size in (c.download, c.disk, c.device, c.host, c.files)]
         + [f"{c.hours:.1f}"]
         for c in (*found, total)
     ]
@@ -125,7 +127,8 @@ def cost_table(found: list[Cost]) -> str:
 
 def shortcomings(found: list[Cost], machine: Machine) -> list[str]:
     """Say what the machine is too small for; nothing if it is large enough."""
-    disk = sum(cost.disk for cost in found) + max(cost.download for cost in found)
+    disk = sum(cost.disk for cost in found)
+    disk += max(max(cost.download, cost.files) for cost in found)
     lines = []
     if disk > machine.disk:
         lines.append(
@@ -294,6 +297,7 @@ class _LanguageModelCosts:
             disk=(len(self.counts) + 3) * self.planner.network_bytes(editor, settings),
             device=plan.device,
             host=plan.host,
+            files=plan.files,
             hours=seconds / 3600,
         )
 
@@ -315,6 +319,7 @@ class _LanguageModelCosts:
             * self.planner.network_bytes("malmen", self.network_settings("malmen")),
             device=plan.device,
             host=plan.host,
+            files=plan.files,
             hours=seconds / 3600,
         )
 
@@ -324,34 +329,36 @@ class _LanguageModelCosts:
         scored = self.seconds(3 * (facts + pool) * self.upper, batches=3 * (facts + pool) / 32)
         if editor == "memit":
             return self.evaluate_memit(pool, scored)
-        device, host, seconds = self.editing(editor, facts)
+        plan, seconds = self.tuning(facts) if editor == "ft" else self.editing(editor, facts)
         return Cost(
             rule="evaluate",
             what=f"{self.name}, {editor}",
-            device=device,
-            host=host,
+            **plan,
             hours=(scored + seconds) / 3600,
         )
 
-    def editing(self, editor: str, facts: int) -> tuple[float, float, float]:
-        """Return bytes on device and host at the largest count, and seconds of all edits."""
-        batches = facts / self.hyper(editor)["fact_batch"]
-        if editor == "ft":
-            epochs = self.hyper("ft")["epochs"]
-            shifts = sum(
-                d * value_size * SINGLE for d, value_size in self.planner.lm.shapes.values()
-            )
-            tuned = self.planner.editing("malmen", HyperSettings(), edits=1).device + 5 * shifts
-            work = epochs * facts * (1 + BACKWARD) * self.upper
-            return tuned, 0, self.seconds(work, batches=epochs * batches)
+    def editing(self, editor: str, facts: int) -> tuple[dict[str, Any], float]:
+        """Return bytes at the largest count, by field of a cost, and the seconds of all edits."""
         settings = self.network_settings(editor)
         kind = editor if editor in EDITORS else "malmen"
         plan = self.planner.editing(kind, settings, edits=self.largest)
-        network = self.planner.network_bytes(kind, settings) if editor == "ultraedit" else 0
-        work = self.seconds(facts * (1 + BACKWARD) * self.upper, batches=batches)
-        solved = sum(self.solving(editor, count) for count in self.settings["edits"]) / 2
-        passes = self.network(editor, facts, times=1) if editor in EDITORS else 0
-        return plan.device - network, plan.host, work + solved + passes
+        batches = facts / settings.fact_batch
+        seconds = self.seconds(facts * (1 + BACKWARD) * self.upper, batches=batches)
+        seconds += sum(self.solving(editor, count) for count in self.settings["edits"]) / 2
+        if editor in EDITORS:
+            seconds += self.network(editor, facts, times=1)
+        return {"device": plan.device, "host": plan.host, "files": plan.files}, seconds
+
+    def tuning(self, facts: int) -> tuple[dict[str, Any], float]:
+        """Return the same of fine-tuning."""
+        about = self.hyper("ft")
+        [first, *_] = self.planner.editing("malmen", HyperSettings(), edits=1).stages
+        shifts = sum(d * value_size * SINGLE for d, value_size in self.planner.lm.shapes.values())
+        # Weights before and now, gradients and two moments of AdamW, and what it updates them by.
+        device = self.planner.upper_weights + 6 * shifts + first.device["a batch"]
+        passes = about["epochs"] * facts
+        work = passes * (1 + BACKWARD) * self.upper
+        return {"device": device}, self.seconds(work, batches=passes / about["fact_batch"])
 
     # --- MEMIT ---
 
@@ -415,5 +422,5 @@ def _size(module: nn.Module) -> int:
 def _solving(layer: Layer) -> float:
     """Return the operations of the normal equation, forward and backward."""
     d, value_size, n = layer.d, layer.value_size, layer.tokens
-    order = n if layer.form == "dual" else d
+    order = n if layer.is_dual else d
     return 2 * d * n * order + order**3 / 3 + 8 * d * value_size * n + 8 * value_size * order**2

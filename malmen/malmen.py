@@ -5,14 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from malmen.editor import HyperNetworkEditor
-from malmen.normal_equation import parameter_shift
+from malmen.editor import HyperNetworkEditor, LeastSquaresEditor
 from malmen.settings import HyperSettings
 
 __all__ = ["MALMEN"]
 
 
-class MALMEN(HyperNetworkEditor):
+class MALMEN(HyperNetworkEditor, LeastSquaresEditor):
     """Massive editing by meta-learning (Tan, Zhang and Fu, ICLR 2024).
 
     For every token the hyper-network proposes a value difference d_j = -η (ũ_jᵀ u_j) ṽ_j; the
@@ -32,7 +31,6 @@ class MALMEN(HyperNetworkEditor):
         inner = (pseudo_keys * keys).sum(dim=-1, keepdim=True)
         return -self.learning_rate(layer) * inner * pseudo_gradients
 
-    def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return S = DUᵀ(UUᵀ + λI)⁻¹, shape (d', d)."""
-        lam = self.log_lambdas[self.layer_index[layer]].exp()
-        return parameter_shift(keys.T, outputs.T, lam)
+    def lam(self, layer: str) -> Tensor:
+        """Return λ of a layer, a scalar."""
+        return self.log_lambdas[self.layer_index[layer]].exp()

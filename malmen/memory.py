@@ -26,12 +26,13 @@ from malmen.editor import HyperNetworkEditor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.malmen import MALMEN
-from malmen.memory_results import COLUMNS, EDITING, PLAIN, TRAINING
+from malmen.memory_results import COLUMNS, EDITING, PLAIN, SPILLED, TRAINING
 from malmen.meta_gradient import meta_gradient
 from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
 from malmen.provenance import peak_memory_mb
 from malmen.settings import HyperSettings
+from malmen.spill import in_memory
 
 __all__ = ["PROCEDURES", "measure", "plain_meta_gradient"]
 
@@ -135,6 +136,13 @@ def _train(lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSetti
     _step(MALMEN(lm.shapes, settings), lm, facts, meta_gradient)
 
 
+def _train_from_files(
+    lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettings
+) -> None:
+    """The same with all keys and value gradients in temporary files."""
+    _train(lm, facts, replace(settings, memory_mb=0))
+
+
 def _edit(lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettings) -> None:
     """One edit with MALMEN."""
     MALMEN(lm.shapes, settings).requires_grad_(False).edit(lm, facts)
@@ -148,7 +156,12 @@ def _train_plainly(
     _step(MEND(lm.shapes, settings), lm, facts, plain_meta_gradient)
 
 
-PROCEDURES: dict[str, Procedure] = {TRAINING: _train, EDITING: _edit, PLAIN: _train_plainly}
+PROCEDURES: dict[str, Procedure] = {
+    TRAINING: _train,
+    SPILLED: _train_from_files,
+    EDITING: _edit,
+    PLAIN: _train_plainly,
+}
 """What is measured, by its name in the results."""
 
 
@@ -181,12 +194,11 @@ def plain_meta_gradient(
     Returns:
         The meta loss.
     """
-    weights = {
-        f"model.{layer}.weight": _shifted(
-            lm.layers[layer], editor.combine(layer, tokens[0], editor.outputs(layer, *tokens))
-        )
-        for layer, tokens in record.items()
-    }
+    weights = {}
+    for layer, (keys, gradients) in record.items():
+        u, g = in_memory(keys), in_memory(gradients)
+        shift = editor.combine(layer, u, editor.outputs(layer, u, g))
+        weights[f"model.{layer}.weight"] = _shifted(lm.layers[layer], shift)
     logits = _Logits(lm)
     [equivalent] = lm.batches([fact.equivalent for fact in facts], size=len(facts))
     [unrelated] = lm.batches([fact.unrelated for fact in facts], size=len(facts))

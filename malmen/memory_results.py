@@ -6,13 +6,14 @@ import pandas as pd
 
 from malmen.errors import InputError
 
-__all__ = ["COLUMNS", "EDITING", "PLAIN", "PROCEDURES", "TRAINING", "read"]
+__all__ = ["COLUMNS", "EDITING", "PLAIN", "PROCEDURES", "SPILLED", "TRAINING", "read"]
 
 TRAINING = "MALMEN: meta-training step"
+SPILLED = "MALMEN: meta-training step, keys on disk"
 EDITING = "MALMEN: edit"
 PLAIN = "One graph (MEND's procedure)"
 
-PROCEDURES = (TRAINING, EDITING, PLAIN)
+PROCEDURES = (TRAINING, SPILLED, EDITING, PLAIN)
 COLUMNS = ("procedure", "edits", "peak_mb", "seconds", "fits", "limit_mb")
 """Peak memory in MB (2²⁰ bytes) above the loaded language model; seconds of wall clock; whether
 the peak is within the limit, where a procedure's measurements end."""

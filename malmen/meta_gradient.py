@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from malmen.capture import Record
-from malmen.editor import HyperNetworkEditor, Shifts
+from malmen.editor import HyperNetworkEditor, Reconciled, Shifts
 from malmen.encoding import EncodedFact
 from malmen.models.language_model import LanguageModel
+from malmen.spill import Rows
 
 __all__ = ["MetaLoss", "meta_gradient"]
 
@@ -54,21 +55,18 @@ def meta_gradient(
     Returns:
         The losses.
     """
-    rows = {layer: _rows(editor, layer, *tokens) for layer, tokens in record.items()}  # (iii)
-    shifts = {layer: editor.combine(layer, record[layer][0], rows[layer]) for layer in record}
+    reconciled = {
+        layer: editor.reconcile(layer, tokens) for layer, tokens in record.items()
+    }  # (iii)
+    shifts = {layer: one.shift for layer, one in reconciled.items()}
     loss, shift_gradients = _back_propagate_to_shifts(  # (iv), (v)
         lm, facts, shifts, loc_coef=loc_coef, size=editor.settings.fact_batch
     )
-    for layer, (keys, gradients) in record.items():
+    for layer, tokens in record.items():
         # Theorems 1 and 2 for MALMEN, a sum of outer products for MEND.
         shifts[layer].backward(shift_gradients[layer].to(shifts[layer].dtype))
-        _back_propagate_proxy(editor, layer, keys, gradients, rows[layer])  # (vi), (vii)
+        _back_propagate_proxy(editor, layer, tokens, reconciled[layer])  # (vi), (vii)
     return loss
-
-
-def _rows(editor: HyperNetworkEditor, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
-    """Return the hyper-network's outputs as leaves that will collect their gradient."""
-    return editor.outputs_in_batches(layer, keys, gradients).requires_grad_()
 
 
 def _back_propagate_to_shifts(
@@ -100,11 +98,21 @@ def _back_propagate_to_shifts(
 
 
 def _back_propagate_proxy(
-    editor: HyperNetworkEditor, layer: str, keys: Tensor, gradients: Tensor, rows: Tensor
+    editor: HyperNetworkEditor, layer: str, tokens: tuple[Rows, Rows], reconciled: Reconciled
 ) -> None:
-    """Run the hyper-network with a graph and back-propagate Σ_j ⟨∇_{row_j} L_meta, row_j⟩."""
-    assert rows.grad is not None
-    size, device = editor.settings.token_batch, editor.device
-    for batch in zip(keys.split(size), gradients.split(size), rows.grad.split(size), strict=True):
-        u, g, weight = (tensor.to(device) for tensor in batch)
-        (weight * editor.outputs(layer, u, g)).sum().backward()
+    """Run the hyper-network with a graph and back-propagate Σ_j ⟨∇_{row_j} L_meta, row_j⟩.
+
+    Where the rows have entered the shift through their moment M, the gradient of
+    ⟨∇_M L_meta, M⟩ is the same.
+    """
+    weight = reconciled.leaf.grad
+    assert weight is not None
+    done = 0
+    for keys, gradients in editor.token_batches(tokens):
+        rows = editor.outputs(layer, keys, gradients)
+        if reconciled.is_moment:
+            proxy = weight.to(rows.dtype) * editor.moment(keys, rows)
+        else:
+            proxy = weight[done : done + len(rows)] * rows
+        proxy.sum().backward()
+        done += len(rows)

@@ -26,6 +26,8 @@ class TokenSettings:
     """Facts the language model takes at a time."""
     cached: Literal["ans", "all"] = "ans"
     """Tokens whose keys and value gradients are cached: answer-predicting ones, or all."""
+    memory_mb: float = 4096
+    """Keys and value gradients that take more memory than this go to temporary files (TMPDIR)."""
 
 
 @dataclass(frozen=True, kw_only=True)

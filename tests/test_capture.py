@@ -9,6 +9,7 @@ from tiny_models import ARCHITECTURES, bits, plain_cached, random_examples, tiny
 
 from malmen.batches import Example
 from malmen.capture import Cached, Record, capture
+from malmen.spill import SpilledRows, in_memory
 
 kinds = pytest.mark.parametrize("kind", ARCHITECTURES)
 choices = pytest.mark.parametrize("cached", ["ans", "all"])
@@ -65,6 +66,23 @@ def test_all_tokens_together_give_the_gradient_of_the_weight(kind: str) -> None:
     for name, gradient in lm.shift_gradients(weights).items():
         keys, gradients = record[name]
         torch.testing.assert_close(gradients.T @ keys, gradient, rtol=1e-11, atol=1e-13)
+
+
+@kinds
+@choices
+def test_rows_beyond_the_memory_are_kept_in_files(kind: str, cached: Cached) -> None:
+    lm = tiny_lm(kind)
+    batches = lm.batches(random_examples(kind, 7), size=3)
+    held = capture(lm, batches, cached=cached)
+    size = sum(rows.numel() * rows.element_size() for pair in held.values() for rows in pair)
+    enough = capture(lm, batches, cached=cached, memory_mb=size / 2**20)
+    assert all(isinstance(rows, torch.Tensor) for pair in enough.values() for rows in pair)
+    spilled = capture(lm, batches, cached=cached, memory_mb=(size - 1) / 2**20)
+    assert all(isinstance(rows, SpilledRows) for pair in spilled.values() for rows in pair)
+    assert list(spilled) == list(held)
+    for name, pair in spilled.items():
+        for found, wanted in zip(pair, held[name], strict=True):
+            assert torch.equal(in_memory(found), wanted)
 
 
 shared_lm = cache(tiny_lm)

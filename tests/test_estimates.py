@@ -73,9 +73,9 @@ def test_a_large_machine_has_no_shortcoming(gpt2: list[Cost]) -> None:
     ("change", "message"),
     [
         ({"disk": 1e9}, " GB of disk are needed, 1 GB are free"),
-        ({"host": 2e9}, "train of gpt2, mend needs 99 GB of memory, there are 2 GB"),
-        ({"gpu": 2e9}, "train of gpt2, mend needs a GPU of 11 GB, there are 2 GB"),
-        ({"gpu": None}, "train of gpt2, mend needs a GPU of 11 GB, there is none"),
+        ({"host": 5e8}, "fetch of gpt2 needs 1 GB of memory, there are 0 GB"),
+        ({"gpu": 1e9}, "of gpt2, malmen needs a GPU of 2 GB, there are 1 GB"),
+        ({"gpu": None}, "of gpt2, malmen needs a GPU of 2 GB, there is none"),
     ],
 )
 def test_each_shortcoming_is_named(gpt2: list[Cost], change: dict, message: str) -> None:

@@ -10,8 +10,8 @@ from malmen.memory_results import COLUMNS, PLAIN, PROCEDURES
 
 
 def measurements(*, limit_mb: float = 1000.0) -> pd.DataFrame:
-    """Return invented measurements: two procedures hardly grow, one exceeds the limit."""
-    growth = dict(zip(PROCEDURES, (0.05, 0.02, 3.0), strict=True))
+    """Return invented measurements: three procedures hardly grow, one exceeds the limit."""
+    growth = dict(zip(PROCEDURES, (0.05, 0.01, 0.02, 3.0), strict=True))
     rows = []
     for name, slope in growth.items():
         for edits in (16, 32, 64, 128, 256, 512, 1024):

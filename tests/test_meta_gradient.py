@@ -1,5 +1,6 @@
 """The equality that proves the procedure: two phases in batches = autograd through everything."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -114,14 +115,19 @@ def case(kind: str, name: str, cached: Cached = "ans", **changes: bool) -> Case:
 
 
 def two_phases(
-    one: Case, *, capture_batch: int = 32, fact_batch: int = 32, token_batch: int = 1024
+    one: Case,
+    *,
+    capture_batch: int = 32,
+    fact_batch: int = 32,
+    token_batch: int = 1024,
+    memory_mb: float = math.inf,
 ) -> MetaLoss:
     one.editor.settings = replace(
         one.editor.settings, fact_batch=fact_batch, token_batch=token_batch
     )
     one.editor.zero_grad()
     edits = one.lm.batches([fact.edit for fact in one.facts], size=capture_batch)
-    record = capture(one.lm, edits, cached=one.editor.settings.cached)
+    record = capture(one.lm, edits, cached=one.editor.settings.cached, memory_mb=memory_mb)
     return meta_gradient(one.editor, one.lm, record, one.facts, loc_coef=LOC_COEF)
 
 
@@ -175,6 +181,34 @@ def test_so_they_do_in_an_encoder_decoder_with_layers_of_two_shapes(
     one = case("t5", name)
     assert len(one.editor.networks) == 2
     assert_equals_autograd(one, two_phases(one, **sizes))
+
+
+@pytest.mark.parametrize(("kind", "name", "cached"), CASES)
+@settings(max_examples=settings.default.max_examples // 20)
+@given(sizes=batch_sizes)
+@example(sizes=UNEVEN)
+def test_a_step_whose_keys_lie_in_files_is_the_same_to_the_bit(
+    kind: str, name: str, cached: Cached, sizes: dict[str, int]
+) -> None:
+    one = case(kind, name, cached)
+    steps = []
+    for memory_mb in (math.inf, 0):
+        loss = two_phases(one, **sizes, memory_mb=memory_mb)
+        steps.append((loss, {n: p.grad for n, p in learned(one.editor)}))
+    (held_loss, held), (spilled_loss, spilled) = steps
+    assert spilled_loss == held_loss
+    assert all(torch.equal(spilled[n], gradient) for n, gradient in held.items())
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_both_ways_of_least_squares_are_among_the_cases(name: str) -> None:
+    ways = set()
+    for cached in ("ans", "all"):
+        one = case("llama", name, cached)
+        record = plain_cached(one.lm, [fact.edit for fact in one.facts], cached)
+        for layer, (keys, _) in record.items():
+            ways.add(one.editor.takes_moments(layer, len(keys)))
+    assert ways == ({True} if name == "mend" else {True, False})
 
 
 @pytest.mark.parametrize("name", EDITORS)

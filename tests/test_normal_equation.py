@@ -32,6 +32,7 @@ from malmen.normal_equation import (
     cheaper_form,
     parameter_shift,
     parameter_shift_in_metric,
+    shift_of_sums,
 )
 
 pytestmark = pytest.mark.theorem
@@ -226,6 +227,26 @@ def test_streaming_by_hand_is_invariant_to_the_split(problem, places):
     assert_near(equation.shift(), shift, 2 * problem.shift_error())
     z = equation.apply_inverse(problem.grad_shift)
     assert_near(z @ problem.keys, grad_differences, 2 * problem.differences_error())
+
+
+@every_shape()
+@given(problem=problems())
+def test_a_shift_of_sums_has_the_gradients_of_its_columns(problem):
+    keys, lam = problem.keys, scalar(problem.lam).requires_grad_()
+    cross = (problem.differences @ keys.T).requires_grad_()
+    shift = shift_of_sums(keys @ keys.T, cross, lam)
+    shift.backward(problem.grad_shift)
+    found = shift.detach(), cross.grad @ keys, lam.grad
+    assert_same_answer(problem, found, solved(problem, form="primal"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_sums_that_are_not_finite_are_refused(value):
+    eye, bad = torch.eye(2, dtype=torch.float64), torch.full((1, 2), value, dtype=torch.float64)
+    with pytest.raises(NormalEquationError, match="must be finite"):
+        shift_of_sums(eye, bad, scalar(1.0))
+    with pytest.raises(NormalEquationError, match="too large"):
+        shift_of_sums(eye * value, torch.ones_like(bad), scalar(1.0))
 
 
 @every_shape()

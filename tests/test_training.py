@@ -152,6 +152,23 @@ def test_so_does_one_with_a_setting_changed(
     assert state(resumed) != state(run_with_defaults(tmp_path))
 
 
+@editors
+def test_where_keys_are_kept_changes_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    hyper = {"cached": "all"}  # more tokens than keys are wide: the moments are summed
+    held = new_training(tmp_path / "held.safetensors", name=name, hyper=hyper)
+    held.run(progress=False)
+    path = tmp_path / "spilled.safetensors"
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            new_training(path, name=name, hyper={**hyper, "memory_mb": 0}).run(progress=False)
+    spilled = new_training(path, name=name, hyper={**hyper, "memory_mb": 0}, initial=99)
+    spilled.run(progress=False)
+    assert state(spilled) == state(held)
+
+
 def run_with_defaults(tmp_path: Path) -> MetaTraining:
     run = new_training(tmp_path / "defaults.safetensors")
     run.run(progress=False)

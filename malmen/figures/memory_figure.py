@@ -10,14 +10,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from malmen.errors import InputError
-from malmen.figures.drawing import BLUE, INFERRED, SKY, TEXT_WIDTH, VERMILION, Caption, Drawing
+from malmen.figures.drawing import (
+    BLUE,
+    GREEN,
+    INFERRED,
+    SKY,
+    TEXT_WIDTH,
+    VERMILION,
+    Caption,
+    Drawing,
+)
 from malmen.figures.scaling_curves import label_counts
-from malmen.memory_results import EDITING, PLAIN, PROCEDURES, TRAINING, read
+from malmen.memory_results import EDITING, PLAIN, PROCEDURES, SPILLED, TRAINING, read
 
 __all__ = ["draw_memory", "memory_figure"]
 
 _LINES: dict[str, dict[str, Any]] = {
     TRAINING: {"color": BLUE, "marker": "o", "linestyle": "-"},
+    SPILLED: {"color": GREEN, "marker": "^", "linestyle": (0, (1, 1))},
     EDITING: {"color": SKY, "marker": "D", "linestyle": (0, (3, 1.5, 1, 1.5))},
     PLAIN: {"color": VERMILION, "marker": "s", "linestyle": (0, (5, 1.5))},
 }
@@ -45,7 +55,8 @@ def memory_figure(inputs: Sequence[Path]) -> Drawing:
         "Peak memory above the loaded LM, each measurement in a process of its own.",
         "In one graph: back-propagation from the meta loss through the edited LM and the shifts to "
         "the hyper-network, all facts in one batch (Figure 1); MALMEN: two phases, each in batches "
-        "of its own (Figure 2). The hyper-network is the same.",
+        "of its own (Figure 2). The hyper-network is the same. On disk: the step's keys and value "
+        "gradients are written to temporary files and read back in batches.",
         *(ends or ["Every measurement fits the limit."]),
         INFERRED,
     ]
