@@ -24,7 +24,7 @@ class MEND(HyperNetworkEditor):
 
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return -η Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
-        return -self.learning_rate(layer) * self.moment(keys, outputs.to(self.device))
+        return -self.learning_rate(layer) * self.moment(keys, outputs)
 
     def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
@@ -35,6 +35,5 @@ class MEND(HyperNetworkEditor):
         self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """Return the shift and the sum over all tokens that it is made of."""
-        moment = reduce(Tensor.add_, (self.moment(*batch) for batch in batches))
-        moment = moment.cpu().requires_grad_()
-        return -self.learning_rate(layer) * moment.to(self.device), moment
+        moment = reduce(Tensor.add_, (self.moment(*batch) for batch in batches)).requires_grad_()
+        return -self.learning_rate(layer) * moment, moment

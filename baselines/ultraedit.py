@@ -29,20 +29,13 @@ class UltraEdit(LeastSquaresEditor):
     def __init__(self, layers: Mapping[str, tuple[int, int]], settings: TokenSettings) -> None:
         self.layers = layers
         self.settings = settings
-        self._device = torch.device("cpu")
         self.normalizers: dict[tuple[int, int], tuple[RunningNormalizer, RunningNormalizer]] = {}
 
     def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         """Return the shifts that write all ``facts`` at once; no earlier call has any influence."""
-        self._device = lm.device
         record = self.record(lm, facts)
-        self._observe(record)
+        self._observe(record, lm.device)
         return self.shifts(record)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the language model is that was edited last."""
-        return self._device
 
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return the value differences d_j, shape (n, d')."""
@@ -52,15 +45,12 @@ class UltraEdit(LeastSquaresEditor):
 
     def lam(self, layer: str) -> Tensor:
         """Return λ = 1."""
-        return torch.ones((), device=self.device)
+        return torch.ones((), device=self.normalizers[self.layers[layer]][0].mean.device)
 
-    def _observe(self, record: Record) -> None:
+    def _observe(self, record: Record, device: torch.device) -> None:
         self.normalizers = {
-            (d, value_size): (
-                RunningNormalizer(d).to(self.device),
-                RunningNormalizer(value_size).to(self.device),
-            )
-            for d, value_size in set(self.layers.values())
+            shape: (RunningNormalizer(shape[0]).to(device), RunningNormalizer(shape[1]).to(device))
+            for shape in set(self.layers.values())
         }
         for layer, tokens in record.items():
             of_keys, of_gradients = self.normalizers[self.layers[layer]]

@@ -43,8 +43,7 @@ def capture(
         memory_mb: what takes more memory than this is kept in temporary files.
 
     Returns:
-        Keys and value gradients, in at least single precision and in the host's memory: with many
-        facts they are the largest thing that there is, and no GPU would hold them.
+        Keys and value gradients, in at least single precision.
     """
     dtype = torch.promote_types(lm.model.dtype, torch.float32)
     kept = _places(lm, batches, cached=cached, memory_mb=memory_mb, dtype=dtype)
@@ -56,7 +55,7 @@ def capture(
         for name, gradient in zip(lm.layers, gradients, strict=True):
             at = _cached_tokens(lm, batch, name, cached)
             for place, rows in zip(kept[name], (keys[name], gradient), strict=True):
-                place.append(rows[at].to("cpu", dtype))
+                place.append(rows[at].to(dtype))
     # Joined layer by layer, so that no more than one layer's rows are there twice.
     return {name: (_joined(u), _joined(g)) for name in lm.layers for u, g in [kept.pop(name)]}
 
@@ -79,7 +78,7 @@ def _places(
         return {name: ([], []) for name in lm.layers}
 
     def spilled(size: int) -> SpilledRows:
-        return SpilledRows(size, dtype=dtype)
+        return SpilledRows(size, dtype=dtype, device=lm.device)
 
     return {name: (spilled(d), spilled(value)) for name, (d, value) in lm.shapes.items()}
 

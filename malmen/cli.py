@@ -829,6 +829,27 @@ def plan(
 
 
 @app.command
+def estimate(*, configuration: Path) -> None:
+    """Print what a run of the paper's language models takes, by rule.
+
+    The last line says what this machine is too small for; the exit status is then 1.
+
+    Args:
+        configuration: Of the workflow, complete, as JSON.
+    """
+    _prepare_libraries()
+    from malmen.estimates import BASIS, Machine, cost_table, costs, shortcomings
+    from malmen.files import read_json
+
+    found = costs(read_json(configuration))
+    print(f"Estimates, from nothing: {BASIS}.\n\n{cost_table(found)}\n")
+    if short := shortcomings(found, Machine.here()):
+        print(f"this machine is too small: {'; '.join(short)} (--config machine=ignore tries it)")
+        sys.exit(1)
+    print("This machine is large enough.")
+
+
+@app.command
 def figure(
     *, name: str, out_dir: Path, evaluations: list[Path] = [], memory: OptionalPath = None
 ) -> None:

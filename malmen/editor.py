@@ -67,21 +67,13 @@ class TokenEditor(ABC):
     layers: Mapping[str, tuple[int, int]]
     settings: TokenSettings
 
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where the editor computes; what waits for it rests in the host's memory."""
-
     @abstractmethod
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return one row a token from keys (n, d) and value gradients (n, d')."""
 
     @abstractmethod
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens.
-
-        Keys and rows may rest in another memory than the editor's, where the shift will be.
-        """
+        """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
 
     @abstractmethod
     def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
@@ -109,15 +101,14 @@ class TokenEditor(ABC):
     def token_batches(self, tokens: tuple[Rows, Rows]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield keys and value gradients of ``token_batch`` tokens at a time."""
         keys, gradients = (rows.split(self.settings.token_batch) for rows in tokens)
-        for u, g in zip(keys, gradients, strict=True):
-            yield u.to(self.device), g.to(self.device)
+        yield from zip(keys, gradients, strict=True)
 
     def reconcile(self, layer: str, tokens: tuple[Rows, Rows]) -> Reconciled:
         """Return the shift of a layer; its rows are computed without a graph, in batches."""
         batches = ((u, self._rows(layer, u, g)) for u, g in self.token_batches(tokens))
         if self.takes_moments(layer, len(tokens[0])):
             return Reconciled(*self.combine_moments(layer, batches), is_moment=True)
-        rows = torch.cat([rows.cpu() for _, rows in batches]).requires_grad_()
+        rows = torch.cat([rows for _, rows in batches]).requires_grad_()
         return Reconciled(self.combine(layer, in_memory(tokens[0]), rows), rows, is_moment=False)
 
     @torch.no_grad()
@@ -158,7 +149,7 @@ class LeastSquaresEditor(TokenEditor):
         sums = StreamedNormalEquation(key_size=d, value_size=value_size, device=lam.device)
         for keys, rows in batches:
             sums.add(keys.T, rows.T)
-        moment = sums.cross.cpu().requires_grad_()
+        moment = sums.cross.requires_grad_()
         return shift_of_sums(sums.gram, moment, lam).to(rows.dtype), moment
 
     def takes_moments(self, layer: str, n: int) -> bool:
@@ -201,11 +192,6 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
             members = [name for name in layers if layers[name] == shape]
             self._network_of |= {name: (network, index) for index, name in enumerate(members)}
         self.learning_rates = nn.Parameter(torch.full((len(layers),), settings.learning_rate))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the hyper-network is."""
-        return self.learning_rates.device
 
     def learning_rate(self, layer: str) -> Tensor:
         """Return η of a layer, a scalar."""

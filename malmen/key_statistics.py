@@ -32,7 +32,8 @@ class KeyStatistics:
     """The uncentred covariance C of the keys of every edited layer.
 
     Attributes:
-        covariances: by layer, (d, d) in double precision: the mean of k kᵀ over tokens.
+        covariances: by layer, (d, d) in double precision: the mean of k kᵀ over tokens. They rest
+            in the host's memory.
         source: what it was computed from: language model, digests of its weights and of the
             texts, numbers of texts and tokens.
     """
@@ -81,7 +82,7 @@ class KeyStatistics:
         missing = [layer for layer in lm.layers if layer not in covariances]
         if missing:
             raise InputError(f"{path}: no statistics of {', '.join(missing)}; {REMEDY} again")
-        return cls({layer: covariances[layer].to(lm.device) for layer in lm.layers}, source)
+        return cls({layer: covariances[layer] for layer in lm.layers}, source)
 
 
 @torch.no_grad()

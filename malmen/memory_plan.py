@@ -2,8 +2,8 @@
 
 Sizes follow from shapes. What a batch of the language model or of the hyper-network needs while it
 runs is found by running it on shapes alone (:mod:`malmen.meta_run`); what grows with the number of
-edits is counted here, by the same steps that the code takes. Keys, value gradients and what waits
-for the backward pass rest in the host's memory; on a processor that is the same memory.
+edits is counted here, by the same steps that the code takes. What waits for the backward pass rests
+in the host's memory, which on a processor is the same; many keys and value gradients are in files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,9 @@ from malmen.models.catalogue import Entry
 from malmen.models.language_model import LanguageModel
 from malmen.models.model_tree import build
 from malmen.normal_equation import cheaper_form
-from malmen.normalizer import PIECE_BYTES
 from malmen.settings import HyperSettings
 
-__all__ = ["TYPICAL", "Lengths", "Plan", "Planner", "Stage"]
+__all__ = ["DOUBLE", "SINGLE", "TYPICAL", "Layer", "Lengths", "Plan", "Planner", "Stage"]
 
 SINGLE, DOUBLE = 4, 8  # bytes of a number
 
@@ -85,15 +84,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a procedure."""
+    """The stages of a procedure.
+
+    Attributes:
+        title: What it is.
+        stages: In their order.
+        files: Bytes of temporary files.
+    """
 
     title: str
     stages: Sequence[Stage]
+    files: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.title}: {self.device / 1e9:.1f} GB where it computes, {self.host / 1e9:.1f} GB "
-            "of the host's memory for what rests there"
+            f"more of the host's memory, {self.files / 1e9:.1f} GB of temporary files"
         )
 
     def table(self) -> str:
@@ -119,50 +125,75 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """An edited layer and the tokens cached at it, of which so many are taken at a time."""
+class Layer:
+    """An edited layer, the tokens cached at it, and how the editor reconciles their rows.
+
+    The rows enter the shift through their moment, a matrix of its size; or, where few tokens make
+    the dual form cheaper, as they are.
+    """
 
     d: int
     value_size: int
     tokens: int
-    batch: int
+    is_summed: bool = False
+    """Whether the shift is a sum over tokens (MEND), not the answer of least squares."""
 
     @property
     def record(self) -> int:
+        """Bytes of its keys and value gradients."""
         return self.tokens * (self.d + self.value_size) * SINGLE
 
     @property
     def shift(self) -> int:
+        """Bytes of its shift."""
         return self.d * self.value_size * SINGLE
 
     @property
     def is_dual(self) -> bool:
-        return cheaper_form(d=self.d, n=self.tokens, value_size=self.value_size) == "dual"
+        """Whether the rows enter as they are."""
+        d, value_size = self.d, self.value_size
+        return (
+            not self.is_summed and cheaper_form(d=d, n=self.tokens, value_size=value_size) == "dual"
+        )
+
+    @property
+    def leaf(self) -> int:
+        """Bytes of what the shift knows of the rows, which is kept until its gradient is there."""
+        if self.is_dual:
+            return self.tokens * self.value_size * SINGLE
+        return self.shift if self.is_summed else DOUBLE * self.d * self.value_size
 
     @property
     def solving(self) -> int:
-        """Bytes in double precision while the normal equation is solved."""
+        """Bytes while the shift is made, beside it and its leaf."""
         d, value_size, n = self.d, self.value_size, self.tokens
-        if self.is_dual:  # the keys; UᵀU, the system, its factor; D and Y; S
-            return DOUBLE * (d * n + 3 * n**2 + 3 * n * value_size + d * value_size)
-        matrices = 3 * d**2 + 3 * d * value_size  # UUᵀ, the system, its factor; DUᵀ, S and a copy
-        return DOUBLE * (matrices + min(self.batch, n) * (d + value_size))
+        if self.is_summed:
+            return self.shift
+        if self.is_dual:  # keys, also in double; UᵀU, the system, its factor; D and Y; S
+            return self.tokens * d * SINGLE + DOUBLE * (
+                d * n + 3 * n**2 + 3 * n * value_size + d * value_size
+            )
+        return DOUBLE * (3 * d**2 + 2 * d * value_size)  # UUᵀ, the system, its factor; S, a copy
 
     @property
     def waiting(self) -> int:
         """Bytes that wait for the backward pass."""
         d, value_size, n = self.d, self.value_size, self.tokens
+        if self.is_summed:
+            return 0
         if self.is_dual:
             return DOUBLE * (d * n + n**2 + n * value_size)
-        return DOUBLE * (d**2 + 2 * d * value_size)  # the factor; S, DUᵀ
+        return DOUBLE * (d**2 + d * value_size)
 
     @property
     def solving_back(self) -> int:
-        """Bytes on the device for the backward pass of the normal equation."""
+        """Bytes where it computes for the backward pass of the shift."""
         d, value_size, n = self.d, self.value_size, self.tokens
+        if self.is_summed:
+            return self.shift
         if self.is_dual:
-            return self.waiting + DOUBLE * (d * value_size + 3 * n * value_size)
-        return DOUBLE * (d**2 + 4 * d * value_size)
+            return self.waiting + DOUBLE * (d * value_size + 2 * n * value_size)
+        return self.waiting + DOUBLE * 2 * d * value_size  # the gradient of S, and of DUᵀ
 
 
 class Planner:
@@ -217,16 +248,16 @@ class Planner:
         assert isinstance(blocks, nn.ModuleList)
         return self.weights - sum(_bytes_of(block) for block in blocks[: self.entry.frozen])
 
-    def layers(self, edits: int, settings: HyperSettings) -> list[_Layer]:
+    def layers(self, edits: int, cached: str, *, is_summed: bool = False) -> list[Layer]:
         """Return the edited layers with the tokens that are cached at each."""
         layers = []
         for name, (d, value_size) in self.lm.shapes.items():
             per_fact = self.lengths.answers
             if self.lm.model.config.is_encoder_decoder:
                 per_fact = per_fact if self.lm.is_in_decoder(name) else self.lengths.tokens
-            elif settings.cached == "all":
+            elif cached == "all":
                 per_fact = self.lengths.tokens
-            layers.append(_Layer(d, value_size, round(edits * per_fact), settings.token_batch))
+            layers.append(Layer(d, value_size, round(edits * per_fact), is_summed))
         return layers
 
     def batch(self, size: int) -> Batch:
@@ -246,14 +277,18 @@ class Planner:
     def meta_training(self, editor: str, settings: HyperSettings, *, edits: int) -> Plan:
         """Plan a step of meta-training."""
         needs = _Needs(self, editor, settings, edits=edits)
-        return Plan(f"a step of {editor.upper()}'s meta-training, {edits:,} edits", needs.step())
+        title = f"a step of {editor.upper()}'s meta-training, {edits:,} edits"
+        return Plan(title, needs.step(), files=needs.files)
 
     def editing(self, editor: str, settings: HyperSettings, *, edits: int) -> Plan:
         """Plan an edit and its evaluation."""
         needs = _Needs(self, editor, settings, edits=edits)
-        return Plan(
-            f"an edit with {editor.upper()} and its evaluation, {edits:,} edits", needs.edit()
-        )
+        title = f"an edit with {editor.upper()} and its evaluation, {edits:,} edits"
+        return Plan(title, needs.edit(), files=needs.files)
+
+    def network_bytes(self, editor: str, settings: HyperSettings) -> int:
+        """Return the bytes of an editor's hyper-network."""
+        return _bytes_of(_Needs(self, editor, settings, edits=1).editor)
 
     def prefix(self, *, rows: int, fact_batch: int = 32) -> Plan:
         """Plan the pass through all blocks that stores what the frozen ones compute."""
@@ -283,20 +318,14 @@ class _Needs:
         if editor not in EDITORS:
             raise InputError(f"no plan for {editor!r}; choose from {', '.join(EDITORS)}")
         self.planner, self.settings = planner, settings
-        self.layers = planner.layers(edits, settings)
         with META:
             self.editor = EDITORS[editor](planner.lm.shapes, settings)
-        self.is_summed = editor == "mend"
+        self.layers = planner.layers(edits, settings.cached, is_summed=editor == "mend")
         record = sum(layer.record for layer in self.layers)
-        self.is_spilled = record > settings.memory_mb * 2**20
-        self.record = 0 if self.is_spilled else record
-        self.rows = sum(self.row_bytes(layer) for layer in self.layers)
+        is_spilled = record > settings.memory_mb * 2**20
+        self.files = record if is_spilled else 0
+        self.record = {} if is_spilled else {"keys and value gradients": record}
         self.shifts = sum(layer.shift for layer in self.layers)
-
-    def row_bytes(self, layer: _Layer) -> int:
-        """Return the bytes of a layer's rows, none of which are held if their moment is taken."""
-        is_held = layer.is_dual and not self.is_summed
-        return layer.tokens * layer.value_size * SINGLE if is_held else 0
 
     def step(self) -> list[Stage]:
         """Return the stages of a step of meta-training, in their order."""
@@ -307,47 +336,34 @@ class _Needs:
             "its gradients": learned,
             "its moments (Adam)": 2 * learned,
         }
-        record, rows = {"keys and value gradients": self.record}, {"rows": self.rows}
-        waiting = {"waits for the backward pass": sum(self.waiting(one) for one in self.layers)}
-        last = max(map(self.row_bytes, self.layers))
+        leaves = sum(layer.leaf for layer in self.layers)
+        made = self.record | {"shifts": self.shifts, "what they are made of": leaves}
+        back = always | made | {"gradients of both": self.shifts + leaves}
+        waiting = {"waits for the backward pass": sum(layer.waiting for layer in self.layers)}
         return [
             *self.recording(always),
-            Stage(
-                "hyper-network without a graph",
-                always | {"a batch": self.batch_of_network(is_trained=False)},
-                {
-                    **record,
-                    **rows,
-                    "rows of a layer, joined": last,
-                },
-            ),
-            Stage(
-                "least squares",
-                always | {"shifts": self.shifts, "solving": self.solving},
-                record | rows | waiting,
-            ),
+            self.reconciling(always, made, waiting),
             Stage(
                 "edited language model",
                 always
-                | {"shifts": self.shifts, "edited weights": self.shifts}
-                | {"their gradients": self.shifts, "a batch": self.batch_edited},
-                record | rows | waiting,
+                | made
+                | {"edited weights": self.shifts, "their gradients": self.shifts}
+                | {"a batch": self.batch_edited},
+                waiting,
             ),
             Stage(
-                "back through least squares",
-                always
-                | {"shifts": self.shifts, "their gradients": self.shifts}
-                | {"solving": max(map(self.solving_back, self.layers))},
-                record | rows | waiting | {"gradients of rows": self.rows, "joined": 2 * last},
+                "back through the shifts",
+                back | {"solving": max(layer.solving_back for layer in self.layers)},
+                waiting,
             ),
             Stage(
                 "hyper-network with a graph",
-                always
-                | {"shifts": self.shifts, "their gradients": self.shifts}
-                | {"a batch": self.batch_of_network(is_trained=True)},
-                record | rows | waiting | {"gradients of rows": self.rows},
+                back
+                | {"a batch": self.batch_of_network(is_trained=True)}
+                | {"moments of a batch": 3 * max(layer.shift for layer in self.layers)},
+                waiting,
             ),
-            Stage("step of Adam", always | {"update": 2 * learned}, record),
+            Stage("step of Adam", always | self.record | {"update": 2 * learned}, {}),
         ]
 
     def edit(self) -> list[Stage]:
@@ -356,23 +372,12 @@ class _Needs:
             "language model": self.planner.upper_weights,
             "hyper-network": _bytes_of(self.editor),
         }
-        record = {"keys and value gradients": self.record}
-        last = max(map(self.row_bytes, self.layers))
+        leaf = max(layer.leaf for layer in self.layers)
+        made = self.record | {"shifts": self.shifts, "what one is made of": leaf}
+        waiting = {"factor of a layer": max(layer.waiting for layer in self.layers)}
         return [
             self.recording(always)[0],
-            Stage(
-                "hyper-network",
-                always | {"a batch": self.batch_of_network(is_trained=False)},
-                {
-                    **record,
-                    "rows of a layer, joined": 2 * last,
-                },
-            ),
-            Stage(
-                "least squares",
-                always | {"shifts": self.shifts, "solving": self.solving},
-                record | {"rows of a layer": last},
-            ),
+            self.reconciling(always, made, waiting),
             Stage(
                 "evaluation",
                 always
@@ -384,40 +389,39 @@ class _Needs:
 
     def recording(self, always: Mapping[str, int]) -> list[Stage]:
         """Return the stages that make the record and take it in."""
+        joined = max(layer.record for layer in self.layers) if self.record else 0
         largest = max(
-            min(layer.tokens, layer.batch) * max(layer.d, layer.value_size) for layer in self.layers
+            min(self.settings.token_batch, one.tokens) * max(one.d, one.value_size)
+            for one in self.layers
         )
-        piece = min(DOUBLE * largest, PIECE_BYTES)
-        joined = 0 if self.is_spilled else max(layer.record for layer in self.layers)
         return [
             Stage(
                 "keys and value gradients",
-                {**always, "a batch": self.batch_recorded},
                 {
-                    "keys and value gradients": self.record,
+                    **always,
+                    **self.record,
                     "those of a layer, joined": joined,
+                    "a batch": self.batch_recorded,
                 },
+                {},
             ),
             Stage(
                 "running normalisation",
-                {**always, "a piece": 3 * piece},
-                {"keys and value gradients": self.record},
+                {**always, **self.record, "a batch": 3 * DOUBLE * largest},
+                {},
             ),
         ]
 
-    def waiting(self, layer: _Layer) -> int:
-        return layer.shift if self.is_summed else layer.waiting
-
-    @property
-    def solving(self) -> int:
-        if self.is_summed:
-            return 2 * max(one.shift for one in self.layers)
-        return max(layer.solving for layer in self.layers)
-
-    def solving_back(self, layer: _Layer) -> int:
-        if self.is_summed:
-            return 2 * layer.shift
-        return layer.solving_back
+    def reconciling(
+        self, always: Mapping[str, int], made: Mapping[str, int], waiting: Mapping[str, int]
+    ) -> Stage:
+        """Return the stage that makes shifts of rows, a batch of the hyper-network at a time."""
+        return Stage(
+            "shifts",
+            {**always, **made, "solving": max(layer.solving for layer in self.layers)}
+            | {"a batch": self.batch_of_network(is_trained=False)},
+            waiting,
+        )
 
     # --- batches, on shapes alone ---
 
@@ -458,7 +462,7 @@ class _Needs:
         shapes = dict.fromkeys(zip(self.planner.lm.layers, self.layers, strict=True))
         return max(self._network(name, layer, is_trained=is_trained) for name, layer in shapes)
 
-    def _network(self, name: str, layer: _Layer, *, is_trained: bool) -> int:
+    def _network(self, name: str, layer: Layer, *, is_trained: bool) -> int:
         n = min(self.settings.token_batch, layer.tokens)
         u, g = torch.empty(n, layer.d, device=META), torch.empty(n, layer.value_size, device=META)
 
@@ -468,7 +472,7 @@ class _Needs:
             if is_trained:
                 total.backward()
 
-        key = (n, layer.d, layer.value_size, self.settings, self.is_summed, is_trained)
+        key = (n, layer.d, layer.value_size, self.settings, layer.is_summed, is_trained)
         return self.planner.peak(run, "network", *key)
 
 

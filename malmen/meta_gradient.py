@@ -111,8 +111,8 @@ def _back_propagate_proxy(
     for keys, gradients in editor.token_batches(tokens):
         rows = editor.outputs(layer, keys, gradients)
         if reconciled.is_moment:
-            proxy = weight.to(rows) * editor.moment(keys, rows)
+            proxy = weight.to(rows.dtype) * editor.moment(keys, rows)
         else:
-            proxy = weight[done : done + len(rows)].to(rows) * rows
+            proxy = weight[done : done + len(rows)] * rows
         proxy.sum().backward()
         done += len(rows)

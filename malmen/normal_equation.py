@@ -66,22 +66,16 @@ def parameter_shift(
     Theorem 2, :math:`\nabla_\lambda = -\langle \nabla_S, S (UU^T + \lambda I)^{-1} \rangle`.
     The keys are constants of a meta-training step and receive no gradient.
 
-    Keys and differences may lie in another memory than λ, such as the host's while λ is on a GPU:
-    then everything is computed where λ is, the streamed form takes them piece by piece, and what
-    waits for the backward pass waits where the differences are. The memory that the streamed form
-    needs where it computes does not depend on n.
-
     Args:
         keys: U, shape (d, n); for the streamed form also a sequence of column chunks.
         differences: D, shape (d', n).
-        lam: the regularisation λ > 0, a scalar tensor on the device to compute on (pass
-            ``log_lambda.exp()`` to learn log λ).
+        lam: the regularisation λ > 0, a scalar tensor (pass ``log_lambda.exp()`` to learn log λ).
         form: primal, dual or streamed; auto takes the cheaper by measured cost.
         precision: of everything from the Gram matrix to the shift. Single precision loses the
             answer for small λ or repeated keys (relative error grows with the condition number).
 
     Returns:
-        S, shape (d', d), in the dtype of ``differences`` and on the device of ``lam``.
+        S, shape (d', d), in the dtype of ``differences``.
 
     Raises:
         ValueError: shapes or dtypes disagree, or keys require a gradient.
@@ -122,7 +116,7 @@ def parameter_shift_in_metric(
         keys: U, shape (d, n).
         differences: D, shape (d', n).
         lam: λ > 0, a scalar tensor.
-        factor: L, lower triangular, shape (d, d).
+        factor: L, lower triangular, shape (d, d), in whatever memory.
         form: of the plain equation.
         precision: of everything up to the shift.
 
@@ -135,7 +129,7 @@ def parameter_shift_in_metric(
     """
     if factor.shape != (keys.shape[0], keys.shape[0]):
         raise ValueError(f"keys have {keys.shape[0]} features, the factor {tuple(factor.shape)}")
-    lower = factor.to(precision)
+    lower = factor.to(keys.device, precision)
     whitened = torch.linalg.solve_triangular(lower, keys.to(precision), upper=False)
     shift = parameter_shift(
         whitened, differences.to(precision), lam, form=form, precision=precision
@@ -152,10 +146,9 @@ def shift_of_sums(gram: Tensor, cross: Tensor, lam: Tensor) -> Tensor:
     of any size, its gradient.
 
     Args:
-        gram: :math:`UU^T`, shape (d, d), in the precision of the solve, where it is computed.
-        cross: :math:`DU^T`, shape (d', d), in the same precision; where it is, what the backward
-            pass needs is kept.
-        lam: λ > 0, a scalar tensor where ``gram`` is.
+        gram: :math:`UU^T`, shape (d, d), in the precision of the solve.
+        cross: :math:`DU^T`, shape (d', d), in the same precision.
+        lam: λ > 0, a scalar tensor.
 
     Returns:
         S, shape (d', d), in that precision.
@@ -220,8 +213,8 @@ class StreamedNormalEquation:
         self._factor: Tensor | None = None
 
     def add(self, keys: Tensor, differences: Tensor) -> None:
-        """Add columns: keys (d, k) and value differences (d', k), from whatever memory."""
-        u, v = keys.to(self.gram), differences.to(self.gram)
+        """Add columns: keys (d, k) and value differences (d', k)."""
+        u, v = keys.to(self.gram.dtype), differences.to(self.gram.dtype)
         self.gram.addmm_(u, u.T)
         self.cross.addmm_(v, u.T)
         self._factor = None
@@ -230,32 +223,36 @@ class StreamedNormalEquation:
         """Factor UUᵀ + λI; needed again after columns were added."""
         self._factor = _cholesky(self.gram, float(lam))
 
-    @property
-    def factor(self) -> Tensor:
-        """L of UUᵀ + λI = LLᵀ, lower triangular, (d, d)."""
-        if self._factor is None:
-            raise NormalEquationError("factorise(lam) has to follow the last add(...)")
-        return self._factor
-
     def shift(self) -> Tensor:
         """Return S = DUᵀ(UUᵀ + λI)⁻¹, shape (d', d)."""
         return self.apply_inverse(self.cross)
 
     def apply_inverse(self, rows: Tensor) -> Tensor:
         """Return X(UUᵀ + λI)⁻¹ for X of shape (k, d)."""
-        return _solve(self.factor, rows)
+        if self._factor is None:
+            raise NormalEquationError("factorise(lam) has to follow the last add(...)")
+        return _solve(self._factor, rows)
+
+
+class _Waiting:
+    """Tensors that wait for a backward pass in the host's memory.
+
+    All layers' factors wait at once, more than a GPU may hold beside a language model.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._device = tensors[0].device
+        self._tensors = [tensor.cpu() for tensor in tensors]
+
+    def back(self) -> list[Tensor]:
+        """Return the tensors where they came from."""
+        return [tensor.to(self._device) for tensor in self._tensors]
 
 
 class _Solver(Protocol):
-    """A factored normal equation: the shift, and both gradients from the same factor.
-
-    ∇_D comes where the differences are and in their dtype, the gradient of λ where λ is.
-    """
+    """A factored normal equation: the shift, and both gradients from the same factor."""
 
     def shift(self) -> Tensor: ...
-
-    def rest(self) -> None:
-        """Move what waits for the backward pass to where the differences are."""
 
     def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -263,61 +260,47 @@ class _Solver(Protocol):
 class _Primal:
     """Factor the d x d system; ``chunks`` are converted to the precision one after another."""
 
-    def __init__(
-        self, chunks: Iterable[Tensor], differences: Tensor, lam: Tensor, precision: torch.dtype
-    ) -> None:
+    def __init__(self, chunks: Iterable[Tensor], differences: Tensor, lam: float, precision: Any):
         self.chunks = tuple(chunks)
-        self.held: tuple[Tensor, ...]
-        self.like = differences.new_empty(0)
-        sums = StreamedNormalEquation(
+        self.sums = StreamedNormalEquation(
             key_size=self.chunks[0].shape[0],
             value_size=differences.shape[0],
             precision=precision,
-            device=lam.device,
+            device=differences.device,
         )
         widths = [chunk.shape[1] for chunk in self.chunks]
         for u, d in zip(self.chunks, differences.split(widths, dim=1), strict=True):
-            sums.add(u, d)
-        sums.factorise(lam)
-        self.held = sums.factor, sums.shift()
+            self.sums.add(u, d)
+        self.sums.factorise(lam)
+        self._shift = self.sums.shift()
 
     def shift(self) -> Tensor:
-        return self.held[1]
-
-    def rest(self) -> None:
-        self.held = tuple(tensor.to(self.like.device) for tensor in self.held)
+        return self._shift
 
     def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]:
-        factor, shift = (tensor.to(grad_shift.device) for tensor in self.held)
-        z = _solve(factor, grad_shift)  # ∇S (UUᵀ + λI)⁻¹
-        grad_differences = torch.cat([(z @ u.to(z)).to(self.like) for u in self.chunks], dim=1)
-        return grad_differences, -(z * shift).sum()
+        z = self.sums.apply_inverse(grad_shift)  # ∇S (UUᵀ + λI)⁻¹
+        grad_differences = torch.cat([z @ u.to(z.dtype) for u in self.chunks], dim=1)
+        return grad_differences, -(z * self._shift).sum()
 
 
 class _Dual:
     """Factor the n x n system."""
 
-    def __init__(
-        self, keys: Tensor, differences: Tensor, lam: Tensor, precision: torch.dtype
-    ) -> None:
-        self.held: tuple[Tensor, ...]
-        self.like = differences.new_empty(0)
-        u = keys.to(lam.device, precision)
-        factor = _cholesky(u.T @ u, float(lam))
-        self.held = u, factor, _solve(factor, differences.to(u))
+    def __init__(self, keys: Tensor, differences: Tensor, lam: float, precision: torch.dtype):
+        u = keys.to(precision)
+        factor = _cholesky(u.T @ u, lam)
+        y = _solve(factor, differences.to(precision))  # D (UᵀU + λI)⁻¹
+        self.waiting = _Waiting(u, factor, y)
 
     def shift(self) -> Tensor:
-        u, _, y = self.held  # y is D (UᵀU + λI)⁻¹
+        u, _, y = self.waiting.back()
         return y @ u.T
 
-    def rest(self) -> None:
-        self.held = tuple(tensor.to(self.like.device) for tensor in self.held)
-
     def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]:
-        u, factor, y = (tensor.to(grad_shift.device) for tensor in self.held)
+        u, factor, y = self.waiting.back()
         grad_differences = _solve(factor, grad_shift @ u)
         # ⟨∇S, S(UUᵀ + λI)⁻¹⟩ = ⟨∇D, Y⟩: no difference of large numbers when λ is small.
-        return grad_differences.to(self.like), -(grad_differences * y).sum()
+        return grad_differences, -(grad_differences * y).sum()
 
 
 class _ParameterShift(torch.autograd.Function):
@@ -332,28 +315,28 @@ class _ParameterShift(torch.autograd.Function):
         form: Form,
         precision: torch.dtype,
     ) -> Tensor:
+        value = float(lam)
         solver: _Solver
         if form == "dual":
-            solver = _Dual(torch.cat(chunks, dim=1), differences, lam, precision)
+            solver = _Dual(torch.cat(chunks, dim=1), differences, value, precision)
         elif form == "primal":
             whole = torch.cat(chunks, dim=1).to(precision)
-            solver = _Primal([whole], differences, lam, precision)
+            solver = _Primal([whole], differences, value, precision)
         elif form == "streamed":
             pieces = [piece for chunk in chunks for piece in chunk.split(CHUNK, dim=1)]
-            solver = _Primal(pieces, differences, lam, precision)
+            solver = _Primal(pieces, differences, value, precision)
         else:
             raise ValueError(f"unknown form {form!r}; choose auto, primal, dual or streamed")
-        ctx.solver, ctx.precision, ctx.lam = solver, precision, lam
-        shift = solver.shift().to(differences.dtype)
-        solver.rest()
-        return shift
+        ctx.solver, ctx.precision = solver, precision
+        ctx.differences_dtype, ctx.lam = differences.dtype, lam
+        return solver.shift().to(differences.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
         grad_differences, grad_lam = ctx.solver.gradients(grad_shift.to(ctx.precision))
         grad_lam = grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape)
-        return grad_differences, grad_lam, None, None, None
+        return grad_differences.to(ctx.differences_dtype), grad_lam, None, None, None
 
 
 class _ShiftOfSums(torch.autograd.Function):
@@ -364,17 +347,17 @@ class _ShiftOfSums(torch.autograd.Function):
         if not cross.isfinite().all():
             raise NormalEquationError("the differences must be finite: look for NaN upstream")
         factor = _cholesky(gram, float(lam))
-        shift = _solve(factor, cross.to(factor))
-        ctx.held, ctx.lam = tuple(tensor.to(cross.device) for tensor in (factor, shift)), lam
+        shift = _solve(factor, cross)
+        ctx.waiting, ctx.lam = _Waiting(factor, shift), lam
         return shift.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
-        factor, shift = (tensor.to(grad_shift.device) for tensor in ctx.held)
+        factor, shift = ctx.waiting.back()
         z = _solve(factor, grad_shift)
         grad_lam = -(z * shift).sum()
-        return z.to(ctx.held[0].device), grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape), None
+        return z, grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape), None
 
 
 def _cholesky(gram: Tensor, lam: float) -> Tensor:

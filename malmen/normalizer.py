@@ -8,9 +8,6 @@ __all__ = ["RunningNormalizer"]
 RELATIVE_FLOOR = 1e-2
 """Smallest standard deviation of a feature, relative to the root mean square over features."""
 
-PIECE_BYTES = 2**30
-"""Rows are taken in in pieces of this size at most, in double precision."""
-
 
 class RunningNormalizer(nn.Module):
     """Centre and scale features by the mean and standard deviation of all rows seen.
@@ -38,13 +35,10 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Take in rows of shape (n, size), which may lie in another memory."""
+        """Take in rows of shape (n, size)."""
         if rows.shape[0] == 0:
             return
-        for piece in rows.split(max(1, PIECE_BYTES // (8 * rows.shape[1]))):
-            self._merge(piece.to(self.mean))
-
-    def _merge(self, rows: Tensor) -> None:
+        rows = rows.double()
         batch_mean = rows.mean(0)
         n, total = rows.shape[0], self.count + rows.shape[0]
         delta = batch_mean - self.mean

@@ -18,10 +18,11 @@ class SpilledRows:
     Args:
         size: of a row.
         dtype: of the rows.
+        device: that pieces are read to.
     """
 
-    def __init__(self, size: int, *, dtype: torch.dtype) -> None:
-        self.size, self.dtype = size, dtype
+    def __init__(self, size: int, *, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.size, self.dtype, self.device = size, dtype, device
         self._file = TemporaryFile()  # noqa: SIM115 (closed with this object)
         weakref.finalize(self, self._file.close)
         self._count = 0
@@ -42,7 +43,7 @@ class SpilledRows:
             count = min(rows, self._count - start)
             self._file.seek(start * self._row_bytes)
             read = bytearray(self._file.read(count * self._row_bytes))
-            yield torch.frombuffer(read, dtype=self.dtype).view(count, self.size)
+            yield torch.frombuffer(read, dtype=self.dtype).view(count, self.size).to(self.device)
 
     @property
     def _row_bytes(self) -> int:

@@ -256,3 +256,9 @@ def test_the_command_passes_every_kind_of_result(
         "one-graph-grows",
     ):
         assert set(table.loc[[claim], "status"]) <= {HOLDS, DOES_NOT_HOLD}
+
+
+def test_of_the_language_models_named_those_with_results_are_judged(evidence: Evidence) -> None:
+    (claim,) = [c for c in read_claims(CLAIMS) if c.id == "better-than-memit"]
+    assert claim.language_models == ("gptj_desk", "gptj")
+    assert [verdict.lm for verdict in judge(claim, evidence)] == ["gptj_desk"]

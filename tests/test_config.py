@@ -79,9 +79,9 @@ def test_the_papers_scale_has_the_published_hyper_parameters():
     config = load("paper")
     for editor, kinds in SETTINGS.items():
         defaults = {key: value for kind in kinds for key, value in asdict(kind()).items()}
-        own = {"cached"} if editor == "mend" else {"token_batch"} if editor == "ultraedit" else ()
+        own = {"mend": "cached", "ultraedit": "token_batch", "memit": "fact_batch"}.get(editor)
         for key, value in config["editors"][editor].items():
-            assert key in own or value == defaults[key], (editor, key)
+            assert key == own or value == defaults[key], (editor, key)
     assert config["editors"]["mend"]["cached"] == "all"
     assert config["editors"]["ultraedit"]["token_batch"] == 128
 

@@ -1,7 +1,7 @@
 """The memory plan against peaks that were measured, each in a process of its own."""
 
-import math
 import random
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,7 +13,7 @@ from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.memory import PROCEDURES, in_child
 from malmen.memory_plan import Lengths, Planner
-from malmen.memory_results import EDITING, TRAINING
+from malmen.memory_results import EDITING, SPILLED, TRAINING
 from malmen.models.catalogue import Entry, lookup
 from malmen.models.language_model import LanguageModel
 from malmen.models.model_tree import auto_class
@@ -26,7 +26,6 @@ FACTOR = 1.5
 
 SHAPES = {
     "gpt2_desk": {"vocab_size": 4000, "n_embd": 256, "n_inner": 1536},
-    "gptj_desk": {"vocab_size": 4000, "n_embd": 256, "n_inner": 1536},
     "t5_desk": {"vocab_size": 4000, "d_model": 256, "d_ff": 1024},
 }
 TOKENS, ANSWERS = 24, 3
@@ -60,8 +59,10 @@ def facts_for(entry: Entry, n: int) -> list[EncodedFact]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(SHAPES))
-@pytest.mark.parametrize(("edits", "cached"), [(128, "ans"), (1024, "ans"), (512, "all")])
+@pytest.mark.parametrize(
+    ("name", "edits", "cached"),
+    [("gpt2_desk", 128, "ans"), ("gpt2_desk", 256, "all"), ("t5_desk", 96, "ans")],
+)
 def test_a_plan_is_near_what_is_measured(name: str, edits: int, cached: str) -> None:
     entry = entry_of(name)
     settings = HyperSettings(rank=512, cached=cached)
@@ -69,6 +70,7 @@ def test_a_plan_is_near_what_is_measured(name: str, edits: int, cached: str) -> 
     planner = Planner(entry, lengths=Lengths.of(facts))
     plans = {
         TRAINING: planner.meta_training("malmen", settings, edits=edits),
+        SPILLED: planner.meta_training("malmen", replace(settings, memory_mb=0), edits=edits),
         EDITING: planner.editing("malmen", settings, edits=edits),
     }
     for procedure, plan in plans.items():
@@ -85,9 +87,8 @@ def test_gptj_is_meta_trained_on_one_gpu_at_any_number_of_edits() -> None:
     }
     assert max(plan.device for plan in plans.values()) < BYTES_OF_A_GPU
     assert plans[16_384].device == plans[65_536].device
-    assert plans[16_384].host == plans[65_536].host  # keys and value gradients are on the disk
-    held = HyperSettings(memory_mb=math.inf)
-    assert planner.meta_training("malmen", held, edits=65_536).host > 5 * plans[65_536].host
+    assert plans[16_384].host == plans[65_536].host
+    assert plans[16_384].files < plans[65_536].files
 
 
 def test_an_editor_without_a_hyper_network_has_no_plan() -> None:

@@ -4,7 +4,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import malmen.normalizer
 from malmen.normalizer import RELATIVE_FLOOR, RunningNormalizer
 
 
@@ -39,15 +38,6 @@ def test_statistics_are_those_of_all_rows_however_they_came(
     std = whole.std(0, correction=0)
     floored = std.clamp(min=RELATIVE_FLOOR * std.square().mean().sqrt().item())
     torch.testing.assert_close(normalizer.std(), floored, rtol=1e-10, atol=1e-13 * size)
-
-
-def test_many_rows_are_taken_in_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = rows_of(20, 4, seed=0, offset=3)
-    at_once = observed(*rows.split(7))
-    monkeypatch.setattr(malmen.normalizer, "PIECE_BYTES", 7 * 4 * 8)
-    in_pieces = observed(rows)
-    for name, tensor in at_once.state_dict().items():
-        torch.testing.assert_close(in_pieces.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 @given(cut=st.integers(1, 19), order=st.permutations(range(20)), seed=st.integers(0, 1000))

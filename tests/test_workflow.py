@@ -195,7 +195,7 @@ def expected_jobs(config):
     return {
         "facts": 1,
         "fetch": len(packages),
-        "fact_checker": int("fact_checker" in lms),
+        "fact_checker": sum(lookup(lm).base is not None for lm in lms),
         "pretrain": sum(lookup(lm).built is not None for lm in lms),
         "rows": len(lms),
         "prefix": len(lms),
@@ -349,6 +349,42 @@ def test_every_option_is_known_to_the_command_line(fresh, planned):
         with redirect_stdout(StringIO()) as known, suppress(SystemExit):
             cli.app.cli(prog="malmen", args=[command, "--help"])
         assert options <= set(re.findall(r"--[a-z.-]+", known.getvalue())), command
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_the_papers_scale_shows_what_it_takes(fresh):
+    run = fresh.snakemake("-n", scale="paper")
+    count, config = jobs(run), load("paper")
+    expected = expected_jobs(config) | {"facts": 0, "rows": 0}
+    assert {rule: count[rule] for rule in expected} == expected
+    splits = 3 * len(config["run"]["language_models"])
+    assert (count["import_rows"], count["download"]) == (splits, 4)
+    lines = [line.split("|") for line in run.stdout.splitlines() if line.startswith("|")]
+    rules = {line[1].strip() for line in lines[2:-1]}
+    assert rules == {
+        *("download", "fetch", "fact_checker", "prefix", "key_statistics"),
+        *("train", "ablation_train", "evaluate"),
+    }
+    assert "this machine is too small: " in run.stdout or "large enough." in run.stdout
+
+
+@pytest.mark.slow
+def test_the_papers_scale_does_not_begin_where_it_does_not_fit(fresh):
+    rows = {"train": 2**40, "validation": 128, "evaluation": 16384}
+    overlay = {
+        "run": {"language_models": ["gpt2"]},
+        "language_models": {"gpt2": {"rows": rows}},
+    }
+    target = "results/paper/settings.json"
+    run = fresh.snakemake(target, scale="paper", overlay=overlay)
+    assert run.returncode == 2
+    (error,) = [line for line in run.stderr.splitlines() if line.startswith("malmen: error: ")]
+    assert re.search(r"too small: [\d,]+ GB of disk are needed, [\d,]+ GB are free", error)
+    assert "Traceback" not in run.stdout + run.stderr
+    overlay["machine"] = "ignore"
+    run = fresh.snakemake(target, scale="paper", overlay=overlay)
+    assert run.returncode == 0, run.stderr
+    (fresh.folder / target).unlink()
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,12 @@ def evaluate_claims(claims: Path, evidence: Evidence, out_dir: Path) -> list[Ver
 
 
 def judge(claim: Claim, evidence: Evidence) -> Iterator[Verdict]:
-    """Yield the verdict on a claim for each LM that it is made of."""
-    lms = claim.language_models or claim.test.lms(evidence)
+    """Yield the verdict on a claim for each LM that it is made of, if any, with results."""
+    lms: Sequence[str]
+    if (named := claim.language_models) is None:
+        lms = claim.test.lms(evidence)
+    else:
+        lms = [lm for lm in named if lm in evidence.lms] or named[:1]
     if not lms:
         yield Verdict(claim, "", NOT_TESTABLE, None, "no results to test it in")
     for lm in lms:
