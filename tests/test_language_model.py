@@ -20,6 +20,7 @@ from tiny_models import (
     tiny_tokenizer,
 )
 from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch
@@ -374,6 +375,19 @@ def test_a_claim_is_judged_at_its_first_token(label: str, target: int) -> None:
 
 
 # --- construction ---
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gptj", "t5"])
+def test_gelu_in_one_kernel_is_the_same_function(kind: str) -> None:
+    plain, model = (tiny_model(kind, dtype=torch.float64).eval() for _ in range(2))
+    lm = LanguageModel(model, tiny_tokenizer(kind), tiny_entry(kind))
+    ids = torch.tensor([[3, 4, 5, 6, 7]])
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if kind == "t5" else {})
+    assert any(isinstance(module, NewGELUActivation) for module in plain.modules())
+    assert not any(isinstance(module, NewGELUActivation) for module in lm.model.modules())
+    with torch.no_grad():
+        expected, found = plain(**inputs).logits, lm.model(**inputs).logits
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_module_that_does_not_exist_is_named() -> None:

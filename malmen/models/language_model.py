@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch, Example, make_batches
@@ -45,6 +46,7 @@ class LanguageModel:
             head.register_forward_pre_hook(self._keep_answers)
         for layer in self.layers.values():
             _cast_to_weight(layer)
+        _fuse_activations(model)
         self._answers: tuple[Tensor, Tensor] | None = None
         self.stored_answers: Callable[[Sequence[Example]], Tensor | None] | None = None
 
@@ -250,6 +252,17 @@ def _in_single_precision(logits: Tensor) -> Tensor:
     In half precision, a small divergence between two sets of logits would be mostly rounding.
     """
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _fuse_activations(model: nn.Module) -> None:
+    """Compute the tanh form of GELU (of GPT-2, GPT-J and T5 v1.1) in one kernel instead of eight.
+
+    It is the same function, in about a third of the time forward and backward on a CPU.
+    """
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
 def _cast_to_weight(layer: nn.Linear | Conv1D) -> None:
