@@ -28,6 +28,7 @@ _NAN = float("nan")
 _PROCEDURES = {
     "training": memory_results.TRAINING,
     "editing": memory_results.EDITING,
+    "training_on_disk": memory_results.SPILLED,
     "one_graph": memory_results.PLAIN,
 }
 
