@@ -5,6 +5,7 @@ Heavy libraries are imported by the command that needs them, so that ``--help`` 
 at once.
 """
 
+import json
 import logging
 import os
 import sys
@@ -835,13 +836,14 @@ def estimate(*, configuration: Path) -> None:
     The last line says what this machine is too small for; the exit status is then 1.
 
     Args:
-        configuration: Of the workflow, complete, as JSON.
+        configuration: Of the workflow, complete, as JSON; - is standard input.
     """
     _prepare_libraries()
     from malmen.estimates import BASIS, Machine, cost_table, costs, shortcomings
     from malmen.files import read_json
 
-    found = costs(read_json(configuration))
+    is_piped = configuration == Path("-")
+    found = costs(json.load(sys.stdin) if is_piped else read_json(configuration))
     print(f"Estimates, from nothing: {BASIS}.\n\n{cost_table(found)}\n")
     if short := shortcomings(found, Machine.here()):
         print(f"this machine is too small: {'; '.join(short)} (--config machine=ignore tries it)")

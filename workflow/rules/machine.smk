@@ -10,7 +10,7 @@ def needs_estimate():
 
 def estimate():
     """What a run takes, and an exit status that says whether the machine is large enough."""
-    command = [sys.executable, "-m", "malmen", "estimate", "--configuration", "/dev/stdin"]
+    command = [sys.executable, "-m", "malmen", "estimate", "--configuration", "-"]
     return subprocess.run(
         command, cwd=workflow.basedir, input=json.dumps(config), stdout=subprocess.PIPE, text=True
     )
