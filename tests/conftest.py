@@ -24,3 +24,11 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("needs the real data slices in ../shared/data")
     return path
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Lengths of the pauses that are not made."""
+    lengths: list[float] = []
+    monkeypatch.setattr("time.sleep", lengths.append)
+    return lengths

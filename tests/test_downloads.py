@@ -36,14 +36,6 @@ def server():
         yield server
 
 
-@pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Lengths of the pauses that are not made."""
-    lengths: list[float] = []
-    monkeypatch.setattr("time.sleep", lengths.append)
-    return lengths
-
-
 def source_of(*mirrors: str, name: str = NAME, sha256: str = SHA256, **fields) -> Source:
     return Source(
         name=name,

@@ -55,14 +55,6 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch):
         yield server
 
 
-@pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Lengths of the pauses that are not made."""
-    lengths: list[float] = []
-    monkeypatch.setattr("time.sleep", lengths.append)
-    return lengths
-
-
 def path_of(name: str) -> str:
     return f"/{REPOSITORY}/resolve/{COMMIT}/{name}"
 
