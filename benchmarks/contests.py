@@ -104,8 +104,9 @@ def new_editor(lm: LanguageModel, shape: Shape, **changes: Any) -> MALMEN:
 
 def prefix_of(lm: LanguageModel, facts: Sequence[EncodedFact]) -> PrefixStore:
     """Return all that is stored of facts before they are edited."""
-    unrelated = [fact.unrelated for fact in facts]
-    return record_prefix(lm, examples_of(facts), answered=unrelated, progress=False)
+    unrelated, edits = [fact.unrelated for fact in facts], [fact.edit for fact in facts]
+    examples = examples_of(facts)
+    return record_prefix(lm, examples, answered=unrelated, edits=edits, progress=False)
 
 
 def meta_training(

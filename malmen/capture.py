@@ -8,19 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from malmen.batches import Batch
+from malmen.batches import Batch, Example
 from malmen.models.language_model import LanguageModel
 from malmen.spill import Rows, SpilledRows
 
-__all__ = ["Cached", "Record", "capture"]
+__all__ = ["Cached", "Record", "Tokens", "cached_count", "capture", "run_edit_tuples"]
 
 Cached = Literal["ans", "all"]
 """Cached tokens: where an answer token is predicted, or every token."""
 
-Record = Mapping[str, tuple[Rows, Rows]]
+Tokens = Mapping[str, tuple[Tensor, Tensor]]
 """Keys (n, d) and value gradients (n, d') of every edited layer, one row a cached token."""
 
-_Place = list[Tensor] | SpilledRows
+Record = Mapping[str, tuple[Rows, Rows]]
+"""The same of any number of edit tuples, in memory or in files."""
 
 
 def capture(
@@ -30,10 +31,7 @@ def capture(
     cached: Cached = "ans",
     memory_mb: float = math.inf,
 ) -> Record:
-    """Run edit tuples forward and backward; keep keys and value gradients of cached tokens.
-
-    The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
-    gradient depends neither on the fact's batch nor on the number of facts.
+    """Return keys and value gradients of edit tuples: stored ones, or by running them.
 
     Args:
         lm: the language model, unedited.
@@ -45,46 +43,97 @@ def capture(
     Returns:
         Keys and value gradients, in at least single precision.
     """
-    dtype = torch.promote_types(lm.model.dtype, torch.float32)
-    kept = _places(lm, batches, cached=cached, memory_mb=memory_mb, dtype=dtype)
+    kept = _places(lm, batches, cached=cached, memory_mb=memory_mb)
     for batch in batches:
-        with _perturbed(lm) as (keys, deltas), torch.enable_grad():
-            losses = lm.objective.loss(lm.logits(batch), batch.targets)
-            loss = (losses * batch.weights.to(losses.dtype)).sum()
-            gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
-        for name, gradient in zip(lm.layers, gradients, strict=True):
-            at = _cached_tokens(lm, batch, name, cached)
-            for place, rows in zip(kept[name], (keys[name], gradient), strict=True):
-                place.append(rows[at].to(dtype))
-    # Joined layer by layer, so that no more than one layer's rows are there twice.
-    return {name: (_joined(u), _joined(g)) for name in lm.layers for u, g in [kept.pop(name)]}
+        tokens = _stored(lm, batch, cached)
+        if tokens is None:
+            _, tokens = run_edit_tuples(lm, batch, cached=cached)
+        for name, pair in tokens.items():
+            for place, rows in zip(kept[name], pair, strict=True):
+                place.append(rows)
+    return {name: (_rows(keys), _rows(gradients)) for name, (keys, gradients) in kept.items()}
+
+
+def run_edit_tuples(
+    lm: LanguageModel, batch: Batch, *, cached: Cached = "ans"
+) -> tuple[Tensor, Tokens]:
+    """Run edit tuples forward and back.
+
+    The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
+    gradient depends neither on the fact's batch nor on the number of facts.
+
+    Returns:
+        The logits at answers; keys and value gradients of cached tokens, tuple after tuple.
+    """
+    with _perturbed(lm) as (keys, deltas), torch.enable_grad():
+        logits = lm.logits(batch)
+        losses = lm.objective.loss(logits, batch.targets)
+        loss = (losses * batch.weights.to(losses.dtype)).sum()
+        gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
+    tokens = {}
+    for name, gradient in zip(lm.layers, gradients, strict=True):
+        at = _cached_tokens(lm, batch, name, cached)
+        tokens[name] = (keys[name][at], gradient[at])
+    return logits.detach(), tokens
+
+
+def cached_count(lm: LanguageModel, edit: Example, layer: str, *, cached: Cached = "ans") -> int:
+    """Return the number of cached tokens of an edit tuple at a layer."""
+    if lm.model.config.is_encoder_decoder:
+        return len(edit.decoder_ids if lm.is_in_decoder(layer) else edit.ids)
+    return len(edit.positions if cached == "ans" else edit.ids)
+
+
+def _stored(lm: LanguageModel, batch: Batch, cached: Cached) -> Tokens | None:
+    """Return what a store holds of a batch, unless it lacks any of it."""
+    if lm.stored is None or (cached == "all" and not lm.model.config.is_encoder_decoder):
+        return None
+    tokens = {}
+    for name in lm.layers:
+        pair = lm.stored.tokens(batch.examples, name)
+        if pair is None:
+            return None
+        tokens[name] = (pair[0].to(lm.device), pair[1].to(lm.device))
+    return tokens
+
+
+class _InMemory:
+    """Rows in memory that is taken at once: joined at the end, they would be there twice."""
+
+    def __init__(self, count: int, size: int, *, dtype: torch.dtype, device: torch.device) -> None:
+        self.rows = torch.empty(count, size, dtype=dtype, device=device)
+        self._count = 0
+
+    def append(self, rows: Tensor) -> None:
+        self.rows[self._count : self._count + len(rows)] = rows
+        self._count += len(rows)
+
+
+_Place = _InMemory | SpilledRows
 
 
 def _places(
-    lm: LanguageModel,
-    batches: Sequence[Batch],
-    *,
-    cached: Cached,
-    memory_mb: float,
-    dtype: torch.dtype,
+    lm: LanguageModel, batches: Sequence[Batch], *, cached: Cached, memory_mb: float
 ) -> dict[str, tuple[_Place, _Place]]:
     """Return where the keys and value gradients of every layer are collected."""
-    tokens = {
-        name: sum(len(_cached_tokens(lm, batch, name, cached)[0]) for batch in batches)
+    edits = [edit for batch in batches for edit in batch.examples]
+    dtype = torch.promote_types(lm.model.dtype, torch.float32)
+    counts = {
+        name: sum(cached_count(lm, edit, name, cached=cached) for edit in edits)
         for name in lm.layers
     }
-    size = sum(tokens[name] * sum(shape) * dtype.itemsize for name, shape in lm.shapes.items())
-    if size <= memory_mb * 2**20:
-        return {name: ([], []) for name in lm.layers}
+    size = sum(counts[name] * sum(shape) * dtype.itemsize for name, shape in lm.shapes.items())
 
-    def spilled(size: int) -> SpilledRows:
-        return SpilledRows(size, dtype=dtype, device=lm.device)
+    def place(name: str, width: int) -> _Place:
+        if size > memory_mb * 2**20:
+            return SpilledRows(width, dtype=dtype, device=lm.device)
+        return _InMemory(counts[name], width, dtype=dtype, device=lm.device)
 
-    return {name: (spilled(d), spilled(value)) for name, (d, value) in lm.shapes.items()}
+    return {name: (place(name, d), place(name, value)) for name, (d, value) in lm.shapes.items()}
 
 
-def _joined(place: _Place) -> Rows:
-    return place if isinstance(place, SpilledRows) else torch.cat(place)
+def _rows(place: _Place) -> Rows:
+    return place.rows if isinstance(place, _InMemory) else place
 
 
 @contextmanager

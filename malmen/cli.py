@@ -338,7 +338,8 @@ def prefix(
     """Run the frozen blocks once over every prompt of files of rows.
 
     What enters the language-model head at the answers is stored, too, so that the logits before
-    editing need not be computed again.
+    editing need not be computed again; and so are keys and value gradients of the edit tuples, at
+    the tokens that predict an answer, if the disk has plenty of room.
 
     Args:
         lm: Name in the catalogue.
@@ -356,7 +357,8 @@ def prefix(
         facts = _encode(model, path, seed=seed)
         examples = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
         out = out_dir / f"{path.name.partition('.')[0]}.safetensors"
-        record_prefix(model, examples, answered=examples, path=out)
+        edits = [fact.edit for fact in facts]
+        record_prefix(model, examples, answered=examples, edits=edits, path=out)
 
 
 @app.command

@@ -268,12 +268,13 @@ class _LanguageModelCosts:
     def prefix(self) -> Cost:
         rows = sum(self.settings["rows"].values())
         plan = self.planner.prefix(rows=rows)
+        work = rows * (3 * self.passes() + BACKWARD * self.upper)
         return Cost(
             rule="prefix",
             what=self.name,
             disk=self.planner.prefix_bytes(rows),
             device=plan.device,
-            hours=self.seconds(3 * rows * self.passes(), batches=3 * rows / 32) / 3600,
+            hours=self.seconds(work, batches=3 * rows / 32) / 3600,
         )
 
     def step_seconds(self, editor: str, edits: int) -> float:

@@ -16,7 +16,7 @@ from tabulate import tabulate
 from torch import nn
 
 from malmen.batches import Batch, Example, make_batches
-from malmen.capture import capture
+from malmen.capture import capture, run_edit_tuples
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
@@ -293,16 +293,16 @@ class Planner:
     def prefix(self, *, rows: int, fact_batch: int = 32) -> Plan:
         """Plan the pass through all blocks that stores what the frozen ones compute."""
         batch = self.batch(fact_batch)
-
-        def run() -> None:
-            with torch.no_grad():
-                self.lm.logits(batch)
-
-        needs = {"language model": self.weights, "a batch": self.peak(run, "stored", fact_batch)}
-        return Plan(f"the stored prefix of {rows:,} rows", [Stage("all blocks, once", needs, {})])
+        peak = self.peak(lambda: run_edit_tuples(self.lm, batch), "stored", fact_batch)
+        needs = {"language model": self.weights, "a batch": peak}
+        stage = Stage("all blocks, and back to the edited ones", needs, {})
+        return Plan(f"the stored prefix of {rows:,} rows", [stage])
 
     def prefix_bytes(self, rows: int) -> int:
-        """Return the bytes on disk of what is stored of rows: states, and those at answers."""
+        """Return the bytes on disk of what is stored of rows: states, and those at answers.
+
+        Keys and value gradients are not counted: they are left out where the disk is short.
+        """
         config, itemsize = self.lm.model.config, self.lm.model.dtype.itemsize
         at_answers = 1 if self.entry.rows == "fever" else self.lengths.answers * config.hidden_size
         per_tuple = self.lengths.tokens * config.hidden_size + at_answers

@@ -3,207 +3,48 @@
 Nothing below the first edited block ever changes, so its output for a token sequence is the same
 in every step, editor and count. The states of all distinct sequences are stored once; the lower
 blocks are then replaced by modules that hand the stored states to the first edited block, and the
-language model's own forward does the rest. Of some examples, what enters the language-model head
-at their answers is stored, too: the logits before an edit then cost the head alone.
+language model's own forward does the rest.
 
-A file of states is mapped into memory. Every read is checked against the checksum of the rows
-read, so that nothing has to be read in advance.
+Of some examples, what enters the language-model head at their answers is stored, too: the logits
+before an edit then cost the head alone. Of edit tuples, keys and value gradients are stored: they
+are taken before any edit, so an editor need not run the language model at all.
 """
 
 import logging
 import shutil
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers.models.t5.modeling_t5 import T5Block
 
 from malmen.batches import Batch, Example
+from malmen.capture import Tokens, cached_count, run_edit_tuples
 from malmen.errors import InputError
 from malmen.files import atomic
 from malmen.mapped import MappedTensors, Shapes, file_size
-from malmen.models.blocks import blocks_of, run_through, run_whole
+from malmen.models.blocks import BlockOutput, blocks_of, outputs_of, run_through
 from malmen.models.language_model import LanguageModel
+from malmen.prefix_store import FORMAT, Contents, PrefixStore
 from malmen.progress import Progress
 
 __all__ = ["PrefixStore", "record_prefix", "replay"]
 
-FORMAT = "malmen-prefix-3"
-
 RESERVE = 2**30
 """Bytes of a disk that a file of states leaves free."""
 
+TOKENS_SHARE = 0.25
+"""Share of what is free on a disk that keys and value gradients may take: they are the largest part
+of a file, and spare less time than the states."""
+
 logger = logging.getLogger(__name__)
 
-Asked = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""What the states at answers depend on: token ids, positions, token ids of the decoder."""
-
-
-class PrefixStore:
-    """States entering the first edited block, and what enters the head at answers.
-
-    Args:
-        tensors: as :func:`record_prefix` makes them (:func:`_shapes` says which there are).
-        source: where they come from, for errors.
-        release: lets go of what has been read into memory.
-
-    Attributes:
-        is_whole: false if there was no room for the states: nothing can be replayed.
-        arity: length of the tuple that a block of this architecture returns; 0 for states alone.
-    """
-
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        *,
-        source: str = "the prefix store",
-        release: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.is_whole = bool(tensors)
-        self.source, self._releases = source, [release]
-        self._states: dict[tuple[int, ...], _Rows] = {}
-        self._answers: dict[Asked, _Rows] = {}
-        if self.is_whole:
-            self.arity = int(tensors["arity"])
-            sequences = _split(tensors["ids"], tensors["lengths"])
-            rows = _rows(tensors["states"], tensors["lengths"], tensors["state_checksums"])
-            self._states = dict(zip(sequences, rows, strict=True))
-            counts = tensors["answer_counts"]
-            asked = zip(
-                [sequences[i] for i in tensors["answered"].tolist()],
-                _split(tensors["positions"], counts),
-                _split(
-                    tensors["decoder_ids"], counts if len(tensors["decoder_ids"]) else 0 * counts
-                ),
-                strict=True,
-            )
-            rows = _rows(tensors["answers"], counts, tensors["answer_checksums"])
-            self._answers = dict(zip(asked, rows, strict=True))
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    @classmethod
-    def merged(cls, stores: "Sequence[PrefixStore]") -> "PrefixStore":
-        """Return one store of all that several stores of the same language model hold."""
-        whole = cls({}, source=" and ".join(store.source for store in stores))
-        whole.is_whole = all(store.is_whole for store in stores)
-        for store in stores if whole.is_whole else ():
-            whole.arity = store.arity
-            whole._states |= store._states
-            whole._answers |= store._answers
-            whole._releases += store._releases
-        return whole
-
-    @classmethod
-    def load(cls, path: Path, *, model: str) -> "PrefixStore":
-        """Map a file of :func:`record_prefix`.
-
-        Raises:
-            InputError: it is missing, is no prefix store, is damaged, or belongs to another
-                language model.
-        """
-        tensors = MappedTensors(path)
-        about = tensors.metadata
-        if about.get("format") != FORMAT or about.get("model") != model:
-            raise InputError(
-                f"{path}: not a prefix store of {model} (it says {about}); make it again "
-                "with `malmen prefix`"
-            )
-        if tensors and tensors["index_checksum"].item() != _index_checksum(tensors):
-            raise _damaged(str(path))
-        return cls(tensors, source=str(path), release=tensors.release)
-
-    def padded(self, sequences: Iterable[tuple[int, ...]]) -> Tensor:
-        """Return the states of a batch, (b, t, h), padded with zeros on the right.
-
-        Raises:
-            InputError: a sequence was not stored, or its states are damaged.
-        """
-        rows = []
-        for ids in sequences:
-            if ids not in self._states:
-                raise InputError(
-                    f"the prefix store holds no sequence {ids[:8]}...: it was made from other "
-                    "facts or another tokenizer; make it again with `malmen prefix`"
-                )
-            rows.append(self._states[ids].read(self.source))
-        padded = pad_sequence(rows, batch_first=True)
-        self._release()
-        return padded
-
-    def answers(self, examples: Iterable[Example]) -> Tensor | None:
-        """Return what enters the head at the answers of a batch, (answers, h).
-
-        Of a fact checker it is the logits themselves, (claims, 1), which are smaller.
-
-        Returns:
-            None unless that of all examples is stored.
-
-        Raises:
-            InputError: what is stored is damaged.
-        """
-        rows = [self._answers.get(_asked(example)) for example in examples]
-        found = [row.read(self.source) for row in rows if row is not None]
-        answers = torch.cat(found) if found and len(found) == len(rows) else None
-        self._release()
-        return answers
-
-    def _release(self) -> None:
-        for release in self._releases:
-            release()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Consecutive rows of a tensor, with their checksum."""
-
-    tensor: Tensor
-    start: int
-    count: int
-    checksum: int
-
-    def read(self, source: str) -> Tensor:
-        rows = self.tensor[self.start : self.start + self.count]
-        if _checksum(rows) != self.checksum:
-            raise _damaged(source)
-        return rows
-
-
-def _rows(tensor: Tensor, counts: Tensor, checksums: Tensor) -> list[_Rows]:
-    starts = (counts.cumsum(0) - counts).tolist()
-    return [
-        _Rows(tensor, *row) for row in zip(starts, counts.tolist(), checksums.tolist(), strict=True)
-    ]
-
-
-def _split(values: Tensor, counts: Tensor) -> list[tuple[int, ...]]:
-    return [tuple(piece.tolist()) for piece in values.split(counts.tolist())]
-
-
-def _asked(example: Example) -> Asked:
-    return example.ids, example.positions, example.decoder_ids
-
-
-def _checksum(rows: Tensor) -> int:
-    return zlib.crc32(rows.contiguous().view(torch.uint8).numpy().data)
-
-
-def _index_checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return the checksum of all that is no state: the index, which has a checksum of its own."""
-    names = sorted(set(tensors) - {"states", "answers", "index_checksum"})
-    return zlib.crc32(b"".join(tensors[name].numpy().tobytes() for name in names))
-
-
-def _damaged(source: str) -> InputError:
-    return InputError(f"{source}: damaged (a checksum differs); make it again with `malmen prefix`")
+_Run = Callable[[LanguageModel, PrefixStore, Batch], BlockOutput]
 
 
 @torch.no_grad()
@@ -212,6 +53,7 @@ def record_prefix(
     examples: Iterable[Example],
     *,
     answered: Iterable[Example] = (),
+    edits: Iterable[Example] = (),
     path: Path | None = None,
     fact_batch: int = 32,
     progress: bool = True,
@@ -223,167 +65,135 @@ def record_prefix(
         examples: repeated sequences are run once.
         answered: those of the examples that are run to the end, so that what enters the head at
             their answers is stored, too.
+        edits: edit tuples among the examples, which are also run back, so that keys and value
+            gradients of the tokens that predict an answer (of an encoder-decoder: of all tokens)
+            are stored, too.
         path: file that everything is written to as it is computed; in memory without one. If the
-            disk has no room for it, the file says so and holds nothing else.
+            disk has too little room, keys and value gradients are left out of the file, or all is;
+            a warning says so.
         fact_batch: sequences at a time.
         progress: show progress.
 
     Returns:
-        The store, states in the model's dtype.
+        The store, in the model's dtype.
     """
-    whole = list({_asked(example): example for example in answered}.values())
-    of_sequence = {example.ids: example for example in (*examples, *whole)}
-    index = _index(list(of_sequence), whole)
-    shapes = _shapes(lm, index)
-    to_the_end = {example.ids for example in whole}
-    lower = [example for ids, example in of_sequence.items() if ids not in to_the_end]
-    run = partial(_run, lm, lower, whole, size=fact_batch, progress=progress)
+    contents = _contents(lm, examples, answered, edits)
+    fill = partial(_fill, lm, size=fact_batch, progress=progress)
     if path is None:
+        shapes = _shapes(lm, contents)
         tensors = {name: torch.zeros(shape, dtype=dtype) for name, (dtype, shape) in shapes.items()}
-        run(_Recorder(tensors, index, of_sequence, whole))
-        return PrefixStore(tensors)
-    about = {"format": FORMAT, "model": lm.entry.name}
+        store = PrefixStore.blank(tensors, contents)
+        fill(store, contents)
+        return store
     with atomic(path) as temporary:
-        has_room = _has_room(path, file_size(shapes))
-        mapped = MappedTensors.create(temporary, shapes if has_room else {}, about)
-        if has_room:
-            run(_Recorder(mapped, index, of_sequence, whole, release=mapped.release))
+        contents, shapes = _fitting(lm, contents, path)
+        about = {"format": FORMAT, "model": lm.entry.name, "layers": list(contents.cached)}
+        mapped = MappedTensors.create(temporary, shapes, about)
+        if shapes:
+            fill(PrefixStore.blank(mapped, contents, release=mapped.release), contents)
     return PrefixStore.load(path, model=lm.entry.name)
 
 
-def _index(sequences: list[tuple[int, ...]], whole: list[Example]) -> dict[str, Tensor]:
-    """Return the tensors that say whose states are stored."""
-    place = {ids: i for i, ids in enumerate(sequences)}
-
-    def flat(*values: Sequence[int]) -> Tensor:
-        return torch.tensor([v for value in values for v in value], dtype=torch.int32)
-
-    return {
-        "ids": flat(*sequences),
-        "lengths": flat([len(ids) for ids in sequences]),
-        "answered": flat([place[example.ids] for example in whole]),
-        "answer_counts": flat([len(example.positions) for example in whole]),
-        "positions": flat(*(example.positions for example in whole)),
-        "decoder_ids": flat(*(example.decoder_ids for example in whole)),
-    }
-
-
-def _shapes(lm: LanguageModel, index: Mapping[str, Tensor]) -> Shapes:
-    """Return dtype and shape of every tensor of a store: known before anything is run."""
-    config, dtype = lm.model.config, lm.model.dtype
-    width = config.hidden_size if lm.entry.rows == "zsre" else config.num_labels
-    return {
-        **{name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in index.items()},
-        "states": (dtype, (len(index["ids"]), config.hidden_size)),
-        "answers": (dtype, (len(index["positions"]), width)),
-        "arity": (torch.int64, (1,)),
-        "state_checksums": (torch.int64, (len(index["lengths"]),)),
-        "answer_checksums": (torch.int64, (len(index["answered"]),)),
-        "index_checksum": (torch.int64, (1,)),
-    }
-
-
-def _has_room(path: Path, size: int) -> bool:
-    """Tell whether the disk has room for a file; say so if it has not."""
-    free = shutil.disk_usage(path.parent).free
-    if size + RESERVE <= free:
-        return True
-    logger.warning(
-        "%s: would take %.1f GB, and the disk has %.1f GB free: the frozen blocks will run again "
-        "every time (after making space, make it again with `malmen prefix`)",
-        *(path, size / 1e9, free / 1e9),
-    )
-    return False
-
-
-class _Recorder:
-    """Writes rows to their places in the tensors of a store, with their checksums."""
-
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        index: Mapping[str, Tensor],
-        sequences: Iterable[tuple[int, ...]],
-        whole: Iterable[Example],
-        *,
-        release: Callable[[], None] = lambda: None,
-    ) -> None:
-        for name, values in index.items():
-            tensors[name].copy_(values)
-        self._tensors, self._release = tensors, release
-        self._states = dict(zip(sequences, _places(index["lengths"]), strict=True))
-        asked = map(_asked, whole)
-        self._answers = dict(zip(asked, _places(index["answer_counts"]), strict=True))
-
-    def states(self, batch: Batch, states: Tensor) -> None:
-        """Keep the states (b, t, h) of a batch."""
-        for example, rows in zip(batch.examples, states.cpu(), strict=True):
-            self._put("state", self._states[example.ids], rows[: len(example.ids)])
-        self._release()
-
-    def answers(self, batch: Batch, inputs: Tensor) -> None:
-        """Keep what enters the head at the answers of a batch."""
-        counts = [len(example.positions) for example in batch.examples]
-        for example, rows in zip(batch.examples, inputs.cpu().split(counts), strict=True):
-            self._put("answer", self._answers[_asked(example)], rows)
-
-    def finish(self, *, arity: int) -> None:
-        """Write what is known at the end."""
-        self._tensors["arity"].fill_(arity)
-        self._tensors["index_checksum"].fill_(_index_checksum(self._tensors))
-
-    def _put(self, kind: str, place: tuple[int, int, int], rows: Tensor) -> None:
-        number, start, stop = place
-        kept = self._tensors[f"{kind}s"][start:stop]
-        kept.copy_(rows)
-        self._tensors[f"{kind}_checksums"][number] = _checksum(kept)
-
-
-def _places(counts: Tensor) -> list[tuple[int, int, int]]:
-    """Return number, first row and row behind the last of consecutive pieces."""
-    ends = counts.cumsum(0)
-    numbers = range(len(counts))
-    return list(zip(numbers, (ends - counts).tolist(), ends.tolist(), strict=True))
-
-
-def _run(
+def _contents(
     lm: LanguageModel,
-    lower: Sequence[Example],
-    whole: Sequence[Example],
-    recorder: _Recorder,
-    *,
-    size: int,
-    progress: bool,
+    examples: Iterable[Example],
+    answered: Iterable[Example],
+    edits: Iterable[Example],
+) -> Contents:
+    """Return what is stored; an edit tuple is run to the end, so its answers come with it."""
+    once = list(dict.fromkeys(edits))
+    whole = list(dict.fromkeys((*once, *answered)))
+    of_sequence = {example.ids: example for example in (*examples, *whole)}
+    cached = {layer: [cached_count(lm, edit, layer) for edit in once] for layer in lm.layers}
+    return Contents(list(of_sequence.values()), whole, once, cached)
+
+
+def _shapes(lm: LanguageModel, contents: Contents) -> Shapes:
+    config = lm.model.config
+    return contents.shapes(
+        dtype=lm.model.dtype,
+        state=config.hidden_size,
+        answer=config.hidden_size if lm.entry.rows == "zsre" else config.num_labels,
+        layers={name: (lm.layers[name].weight.dtype, *lm.shapes[name]) for name in contents.cached},
+    )
+
+
+def _fitting(lm: LanguageModel, contents: Contents, path: Path) -> tuple[Contents, Shapes]:
+    """Return what the disk has room for, and its shapes; say so if it is not all."""
+    free = shutil.disk_usage(path.parent).free
+    without = replace(contents, edits=[], cached={})
+    size, rest = (file_size(_shapes(lm, part)) for part in (contents, without))
+    if rest + RESERVE > free:
+        logger.warning(
+            "%s: would take %.1f GB, and the disk has %.1f GB free: the frozen blocks will run "
+            "again every time (after making space, make it again with `malmen prefix`)",
+            *(path, rest / 1e9, free / 1e9),
+        )
+        return without, {}
+    if size - rest > TOKENS_SHARE * (free - rest - RESERVE):
+        logger.warning(
+            "%s: holds no keys and value gradients, which would take %.1f GB where the disk has "
+            "%.1f GB free: they will be computed again every time",
+            *(path, (size - rest) / 1e9, free / 1e9),
+        )
+        return without, _shapes(lm, without)
+    return contents, _shapes(lm, contents)
+
+
+def _fill(
+    lm: LanguageModel, store: PrefixStore, contents: Contents, *, size: int, progress: bool
 ) -> None:
-    """Run some examples up to the first edited block, and others to the end."""
+    """Run edit tuples forward and back, other answers to the end, the rest through the prefix."""
     _check_frozen(lm)
-    last, arity = lm.entry.frozen - 1, 0
-    tokens = sum(len(example.ids) for example in (*lower, *whole))
+    edits, whole = set(contents.edits), {example.ids for example in contents.answers}
+    parts: list[tuple[_Run, list[Example]]] = [
+        (partial(_record_whole, is_edit=True), list(contents.edits)),
+        (_record_whole, [example for example in contents.answers if example not in edits]),
+        (_record_lower, [example for example in contents.examples if example.ids not in whole]),
+    ]
+    tokens = sum(len(example.ids) for _, examples in parts for example in examples)
     stage = f"frozen prefix of {lm.entry.title}"
+    arity = 0
     with Progress(stage, total=tokens, unit="tokens", show=progress) as bar:
-        for batch in lm.batches(whole, size=size):
-            with _head_inputs(lm) as inputs:
-                logits, output = run_whole(lm, batch, last)
-            recorder.answers(batch, *inputs or [logits])
-            recorder.states(batch, output.states)
-            arity = output.arity
-            bar.update(int(batch.attention_mask.sum()))
-        for batch in lm.batches(lower, size=size):
-            output = run_through(lm, batch, last)
-            recorder.states(batch, output.states)
-            arity = output.arity
-            bar.update(int(batch.attention_mask.sum()))
-    recorder.finish(arity=arity)
+        for record, examples in parts:
+            for batch in lm.batches(examples, size=size):
+                output = record(lm, store, batch)
+                store.put_states(batch.examples, output.states)
+                arity = output.arity
+                bar.update(int(batch.attention_mask.sum()))
+    store.finish(arity=arity)
+
+
+def _record_lower(lm: LanguageModel, store: PrefixStore, batch: Batch) -> BlockOutput:
+    return run_through(lm, batch, lm.entry.frozen - 1)
+
+
+def _record_whole(
+    lm: LanguageModel, store: PrefixStore, batch: Batch, *, is_edit: bool = False
+) -> BlockOutput:
+    tokens: Tokens = {}
+    with (
+        _head_inputs(lm, are_logits_read=is_edit) as inputs,
+        outputs_of(lm, lm.entry.frozen - 1) as outputs,
+    ):
+        if is_edit:
+            logits, tokens = run_edit_tuples(lm, batch)
+        else:
+            logits = lm.logits(batch)
+    store.put_answers(batch.examples, *inputs or [logits])
+    for layer, pair in tokens.items():
+        store.put_tokens(batch.examples, layer, *pair)
+    return outputs[-1]
 
 
 @contextmanager
-def _head_inputs(lm: LanguageModel) -> Iterator[list[Tensor]]:
+def _head_inputs(lm: LanguageModel, *, are_logits_read: bool) -> Iterator[list[Tensor]]:
     """Yield a list of what enters the language-model head; a fact checker has no such head."""
     inputs: list[Tensor] = []
 
     def keep(head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        inputs.append(args[0])
-        return (args[0][:0],)  # nobody reads the logits
+        inputs.append(args[0].detach())
+        return args if are_logits_read else (args[0][:0],)
 
     if lm.entry.rows == "fever":
         yield inputs
@@ -421,7 +231,7 @@ def replay(lm: LanguageModel, store: PrefixStore) -> None:
         stored.states = store.padded(sequences).to(lm.device)
 
     lm.model.register_forward_pre_hook(look_up, with_kwargs=True)
-    lm.stored_answers = store.answers
+    lm.stored = store
 
 
 def _hand_on_position_bias(lowest: Any, remaining: Any) -> None:

@@ -38,6 +38,7 @@ from malmen.meta_gradient import meta_gradient
 from malmen.models.language_model import LanguageModel
 from malmen.prefix import PrefixStore, record_prefix, replay
 from malmen.settings import HyperSettings
+from malmen.spill import in_memory
 
 kinds = pytest.mark.parametrize("kind", ARCHITECTURES)
 
@@ -226,11 +227,15 @@ def test_the_recording_leaves_the_model_whole(kind: str) -> None:
 
 @kinds
 @pytest.mark.parametrize("cached", ["ans", "all"])
-def test_records_and_meta_gradients_agree_with_the_full_model(kind: str, cached: Cached) -> None:
+@pytest.mark.parametrize("n_stored", [0, 3, 5])
+def test_records_and_meta_gradients_agree_with_the_full_model(
+    kind: str, cached: Cached, n_stored: int
+) -> None:
     facts = random_facts(kind, 5)
     full = tiny_lm(kind)
     unrelated = [fact.unrelated for fact in facts]
-    store = record_prefix(full, examples_of(facts), answered=unrelated, progress=False)
+    edits = [fact.edit for fact in facts[:n_stored]]
+    store = record_prefix(full, examples_of(facts), answered=unrelated, edits=edits, progress=False)
     upper = replayed(tiny_lm(kind), store)
     hyper = HyperSettings(rank=4, learning_rate=1e-2, fact_batch=2, token_batch=5)
     torch.manual_seed(0)
@@ -251,6 +256,47 @@ def test_records_and_meta_gradients_agree_with_the_full_model(kind: str, cached:
         assert (one - other).abs().max() <= 1e-12 * one.abs().max()
 
 
+@kinds
+def test_stored_keys_and_value_gradients_need_no_language_model(kind: str) -> None:
+    edits = random_examples(kind, 6)
+    full = tiny_lm(kind)
+    lm = replayed(tiny_lm(kind), record_prefix(full, edits, edits=edits[:4], progress=False))
+    runs = []
+    lm.model.register_forward_pre_hook(lambda module, args: runs.append(1))
+    capture(lm, lm.batches(edits[:4], size=3))
+    assert not runs
+    capture(lm, lm.batches(edits, size=6))  # one batch, of which some are not stored
+    assert len(runs) == 1
+    capture(lm, lm.batches(edits[:4], size=4), cached="all")
+    assert len(runs) == (1 if kind == "t5" else 2)
+
+
+@kinds
+def test_what_is_stored_of_an_edit_tuple_is_of_its_answer(kind: str) -> None:
+    (edit,) = random_examples(kind, 1)
+    last = edit.targets[-1]
+    other = replace(edit, targets=(*edit.targets[:-1], 1 - last if kind == "bert" else last + 1))
+    lm = replayed(tiny_lm(kind), record_prefix(tiny_lm(kind), [edit], edits=[edit], progress=False))
+    layer = lm.entry.edited[0]
+    gradients = [capture(lm, lm.batches([e], size=1))[layer][1] for e in (edit, other)]
+    wanted = capture(tiny_lm(kind), lm.batches([other], size=1))[layer][1]
+    assert not torch.allclose(*map(in_memory, gradients))
+    torch.testing.assert_close(in_memory(gradients[1]), in_memory(wanted), rtol=1e-12, atol=1e-12)
+
+
+@kinds
+def test_modules_that_the_store_knows_nothing_of_are_run(kind: str) -> None:
+    edits = random_examples(kind, 3)
+    store = record_prefix(tiny_lm(kind, edited_blocks=(2,), frozen=1), edits, edits=edits)
+    lm = replayed(tiny_lm(kind, edited_blocks=(1, 2)), store)
+    record = capture(lm, lm.batches(edits, size=3))
+    full = tiny_lm(kind, edited_blocks=(1, 2))
+    wanted = capture(full, full.batches(edits, size=3))
+    for layer in full.layers:
+        for one, other in zip(record[layer], wanted[layer], strict=True):
+            torch.testing.assert_close(in_memory(one), in_memory(other), rtol=1e-12, atol=1e-12)
+
+
 # --- files ---
 
 
@@ -263,7 +309,12 @@ def test_a_file_holds_the_bits_of_what_is_recorded_in_memory(
     examples = random_examples(kind, 6)
     path = tmp_path / "new" / "prefix.safetensors"
     sequences = [example.ids for example in examples]
-    options: Any = {"answered": examples[:4], "fact_batch": 4, "progress": False}
+    options: Any = {
+        "answered": examples[:4],
+        "edits": examples[2:5],
+        "fact_batch": 4,
+        "progress": False,
+    }
     store = record_prefix(lm, examples, **options)
     record_prefix(lm, examples, **options, path=path)
     read = PrefixStore.load(path, model=lm.entry.name)
@@ -276,6 +327,11 @@ def test_a_file_holds_the_bits_of_what_is_recorded_in_memory(
         assert one is not None
         assert one.dtype == dtype
         assert torch.equal(one, other)
+    for layer in lm.layers:
+        pairs = [part.tokens(examples[2:5], layer) for part in (read, store)]
+        for one, other in zip(*pairs, strict=True):
+            assert one.dtype == dtype
+            assert torch.equal(one, other)
     first = path.read_bytes()
     record_prefix(lm, examples, **options, path=path)
     assert path.read_bytes() == first
@@ -324,12 +380,24 @@ def test_the_store_of_another_model_is_refused(tmp_path: Path) -> None:
         PrefixStore.load(path, model="gpt2")
 
 
-@pytest.mark.parametrize("tensor", ["ids", "positions", "state_checksums", "states", "answers"])
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        "ids",
+        "answers.positions",
+        "edits.targets",
+        "states",
+        "states.checksums",
+        "answers",
+        "model.layers.2.mlp.down_proj.keys",
+        "model.layers.2.mlp.down_proj.gradients",
+    ],
+)
 def test_a_damaged_file_is_refused_when_the_damage_is_read(tmp_path: Path, tensor: str) -> None:
     path = tmp_path / "prefix.safetensors"
     examples = random_examples("llama", 3)
     lm = tiny_lm("llama")
-    record_prefix(lm, examples, answered=examples, path=path, progress=False)
+    record_prefix(lm, examples, edits=examples, path=path, progress=False)
     MappedTensors(path, writable=True)[tensor][-1] += 1
 
     def read() -> None:
@@ -337,6 +405,7 @@ def test_a_damaged_file_is_refused_when_the_damage_is_read(tmp_path: Path, tenso
         store.padded([example.ids for example in examples[:2]])  # what is whole is read
         store.padded([examples[2].ids])
         store.answers(examples)
+        store.tokens(examples, lm.entry.edited[-1])
 
     with pytest.raises(InputError, match=r"prefix\.safetensors: damaged .*`malmen prefix`"):
         read()
@@ -365,6 +434,29 @@ def test_a_short_disk_leaves_the_blocks_to_run_again(
     assert torch.equal(logits(lm, examples, size=2), wanted)
     batch = lm.batches(examples, size=4)[0]
     assert torch.equal(lm.unedited_logits(batch), lm.logits(batch).detach())
+
+
+@kinds
+def test_a_disk_with_little_room_holds_no_keys_and_value_gradients(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = random_examples(kind, 4)
+    full, path = tiny_lm(kind), tmp_path / "prefix.safetensors"
+    options: Any = {"answered": examples, "edits": examples, "path": path, "progress": False}
+    record_prefix(full, examples, **options)
+    size = path.stat().st_size
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=2**30 + size))
+    store = record_prefix(full, examples, **options)
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        f"{path}: holds no keys and value gradients"
+    ]
+    assert path.stat().st_size < size
+    assert store.tokens(examples, full.entry.edited[0]) is None
+    lm = replayed(tiny_lm(kind), store)
+    wanted = logits(full, examples, size=4)
+    assert_close(unedited_logits(lm, examples, size=4), wanted)
+    assert capture(lm, lm.batches(examples, size=4)).keys() == lm.layers.keys()
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:

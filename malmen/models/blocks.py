@@ -11,7 +11,15 @@ from malmen.batches import Batch
 from malmen.errors import InputError
 from malmen.models.language_model import LanguageModel
 
-__all__ = ["BlockOutput", "block_of", "blocks_of", "inputs_of", "run_through", "run_whole"]
+__all__ = [
+    "BlockOutput",
+    "block_of",
+    "blocks_of",
+    "inputs_of",
+    "outputs_of",
+    "run_through",
+    "run_whole",
+]
 
 
 class BlockOutput:
@@ -92,12 +100,20 @@ def run_through(lm: LanguageModel, batch: Batch, block: int) -> BlockOutput:
 
 def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, BlockOutput]:
     """Run all blocks; return the logits at answers, and what this block handed on."""
-    handed_on: list[Any] = []
+    with outputs_of(lm, block) as outputs:
+        logits = lm.logits(batch)
+    return logits, outputs[-1]
+
+
+@contextmanager
+def outputs_of(lm: LanguageModel, block: int) -> Iterator[list[BlockOutput]]:
+    """Yield a list that collects what a block hands on."""
+    outputs: list[BlockOutput] = []
     handle = blocks_of(lm)[block].register_forward_hook(
-        lambda module, args, output: handed_on.append(output)
+        lambda module, args, output: outputs.append(BlockOutput(output))
     )
     try:
-        return lm.logits(batch), BlockOutput(*handed_on)
+        yield outputs
     finally:
         handle.remove()
 

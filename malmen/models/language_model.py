@@ -1,9 +1,9 @@
 """A frozen language model with linear layers to edit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,18 @@ from malmen.objectives import OBJECTIVES
 __all__ = ["LanguageModel"]
 
 LABELS = {"REFUTES": 0, "SUPPORTS": 1}
+
+
+class Stored(Protocol):
+    """What is known of examples before any edit (:class:`malmen.prefix_store.PrefixStore`)."""
+
+    def answers(self, examples: Sequence[Example]) -> Tensor | None:
+        """Return what enters the head at the answers of a batch, if it is stored."""
+        ...
+
+    def tokens(self, examples: Sequence[Example], layer: str) -> tuple[Tensor, Tensor] | None:
+        """Return keys and value gradients of a batch of edit tuples, if they are stored."""
+        ...
 
 
 class LanguageModel:
@@ -48,7 +60,7 @@ class LanguageModel:
             _cast_to_weight(layer)
         _fuse_activations(model)
         self._answers: tuple[Tensor, Tensor] | None = None
-        self.stored_answers: Callable[[Sequence[Example]], Tensor | None] | None = None
+        self.stored: Stored | None = None
 
     @classmethod
     def load(
@@ -139,7 +151,7 @@ class LanguageModel:
 
         Where it is stored what enters the head (:func:`malmen.prefix.replay`), only the head runs.
         """
-        stored = self.stored_answers(batch.examples) if self.stored_answers else None
+        stored = self.stored.answers(batch.examples) if self.stored else None
         if stored is None:
             return self.logits(batch)
         stored = stored.to(self.device)
