@@ -69,7 +69,8 @@ class MetaTraining:
         self.editor, self.lm, self.facts, self.validation = editor, lm, facts, validation
         self.edits, self.steps, self.settings, self.seed = edits, steps, settings, seed
         self.checkpoint = checkpoint
-        self.optimizer = torch.optim.Adam(editor.parameters(), lr=settings.meta_learning_rate)
+        parameters = editor.parameters()
+        self.optimizer = torch.optim.Adam(parameters, lr=settings.meta_learning_rate, fused=True)
         self.log: list[dict[str, Any]] = []
 
     def run(self, *, progress: bool = True) -> list[dict[str, Any]]:
@@ -154,18 +155,17 @@ class MetaTraining:
 
     def _clip(self, step: int, loss: MetaLoss) -> float:
         """Clip the meta-gradient; refuse to take a step that would ruin every parameter."""
-        bad = [  # looked up first: clipping by a norm that is NaN makes every gradient NaN
-            name
-            for name, parameter in self.editor.named_parameters()
-            if parameter.grad is not None and not parameter.grad.isfinite().all()
-        ]
-        norm = torch.nn.utils.clip_grad_norm_(self.editor.parameters(), self.settings.clip)
+        parameters = dict(self.editor.named_parameters())
+        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        norm = torch.nn.utils.get_total_norm(gradients.values())
         if not torch.isfinite(torch.tensor(loss.total)) or not torch.isfinite(norm):
+            bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
             culprits = ", ".join(bad[:3]) or "the gradient's norm"
             raise NonFiniteError(
                 f"step {step + 1} with {self.edits} edits: L_gen = {loss.generalisation:.4g}, "
                 f"L_loc = {loss.locality:.4g}, not finite: {culprits}; {self._remedy()}"
             )
+        torch.nn.utils.clip_grads_with_norm_(parameters.values(), self.settings.clip, norm)
         return norm.item()
 
     def _remedy(self) -> str:
