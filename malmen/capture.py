@@ -66,14 +66,16 @@ def run_edit_tuples(
         The logits at answers; keys and value gradients of cached tokens, tuple after tuple.
     """
     with _perturbed(lm) as (keys, deltas), torch.enable_grad():
-        logits = lm.logits(batch)
+        logits = lm.logits(batch, whole=cached == "all")
         losses = lm.objective.loss(logits, batch.targets)
         loss = (losses * batch.weights.to(losses.dtype)).sum()
         gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
     tokens = {}
     for name, gradient in zip(lm.layers, gradients, strict=True):
-        at = _cached_tokens(lm, batch, name, cached)
-        tokens[name] = (keys[name][at], gradient[at])
+        tokens[name] = (keys[name], gradient)
+        if gradient.dim() > 2:  # the last block's feed-forward may have seen the answers alone
+            at = _cached_tokens(lm, batch, name, cached)
+            tokens[name] = (keys[name][at], gradient[at])
     return logits.detach(), tokens
 
 

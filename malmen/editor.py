@@ -50,11 +50,13 @@ class Reconciled:
         shift: (d', d), differentiable in ``leaf`` and in the editor's own parameters.
         leaf: all that the shift knows of the rows: their moment, (d', d), or the rows themselves.
         is_moment: which of the two.
+        graph: the rows that the leaf was cut from, with their graph, if that was to be kept.
     """
 
     shift: Tensor
     leaf: Tensor
     is_moment: bool
+    graph: Tensor | None = None
 
 
 class TokenEditor(ABC):
@@ -103,13 +105,24 @@ class TokenEditor(ABC):
         keys, gradients = (rows.split(self.settings.token_batch) for rows in tokens)
         yield from zip(keys, gradients, strict=True)
 
-    def reconcile(self, layer: str, tokens: tuple[Rows, Rows]) -> Reconciled:
-        """Return the shift of a layer; its rows are computed without a graph, in batches."""
-        batches = ((u, self._rows(layer, u, g)) for u, g in self.token_batches(tokens))
+    def reconcile(
+        self, layer: str, tokens: tuple[Rows, Rows], *, keeps_graph: bool = False
+    ) -> Reconciled:
+        """Return the shift of a layer; its rows are computed in batches.
+
+        Args:
+            layer: its name.
+            tokens: its keys and value gradients.
+            keeps_graph: whether rows that enter the shift as they are keep their graph.
+        """
         if self.takes_moments(layer, len(tokens[0])):
+            batches = ((u, self._rows(layer, u, g)) for u, g in self.token_batches(tokens))
             return Reconciled(*self.combine_moments(layer, batches), is_moment=True)
-        rows = torch.cat([rows for _, rows in batches]).requires_grad_()
-        return Reconciled(self.combine(layer, in_memory(tokens[0]), rows), rows, is_moment=False)
+        with torch.set_grad_enabled(keeps_graph):
+            rows = torch.cat([self.outputs(layer, u, g) for u, g in self.token_batches(tokens)])
+        leaf = rows.detach().requires_grad_()
+        shift = self.combine(layer, in_memory(tokens[0]), leaf)
+        return Reconciled(shift, leaf, is_moment=False, graph=rows if keeps_graph else None)
 
     @torch.no_grad()
     def _rows(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from malmen.capture import capture, run_edit_tuples
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
+from malmen.meta_gradient import keeping_graphs
 from malmen.meta_run import META, MetaRun
 from malmen.models.catalogue import Entry
 from malmen.models.language_model import LanguageModel
@@ -338,6 +339,7 @@ class _Needs:
         }
         leaves = sum(layer.leaf for layer in self.layers)
         made = self.record | {"shifts": self.shifts, "what they are made of": leaves}
+        made |= {"graphs of the hyper-network": self.graphs}
         back = always | made | {"gradients of both": self.shifts + leaves}
         waiting = {"waits for the backward pass": sum(layer.waiting for layer in self.layers)}
         return [
@@ -389,7 +391,6 @@ class _Needs:
 
     def recording(self, always: Mapping[str, int]) -> list[Stage]:
         """Return the stages that make the record and take it in."""
-        joined = max(layer.record for layer in self.layers) if self.record else 0
         largest = max(
             min(self.settings.token_batch, one.tokens) * max(one.d, one.value_size)
             for one in self.layers
@@ -397,12 +398,7 @@ class _Needs:
         return [
             Stage(
                 "keys and value gradients",
-                {
-                    **always,
-                    **self.record,
-                    "those of a layer, joined": joined,
-                    "a batch": self.batch_recorded,
-                },
+                {**always, **self.record, "a batch": self.batch_recorded},
                 {},
             ),
             Stage(
@@ -461,6 +457,18 @@ class _Needs:
         """Return what a batch of the hyper-network needs, for the layer where that is most."""
         shapes = dict.fromkeys(zip(self.planner.lm.layers, self.layers, strict=True))
         return max(self._network(name, layer, is_trained=is_trained) for name, layer in shapes)
+
+    @property
+    def graphs(self) -> int:
+        """Return what the graphs take that are kept between the phases of a step."""
+        layers = dict(zip(self.planner.lm.layers, self.layers, strict=True))
+        counts = {name: layer.tokens for name, layer in layers.items()}
+        kept = keeping_graphs(counts, token_batch=self.settings.token_batch)
+        return sum(
+            self._network(name, layers[name], is_trained=True)
+            for name in kept
+            if layers[name].is_dual
+        )
 
     def _network(self, name: str, layer: Layer, *, is_trained: bool) -> int:
         n = min(self.settings.token_batch, layer.tokens)

@@ -4,9 +4,12 @@ Phase one turns keys and value gradients into shifts without a graph and back-pr
 loss to the shifts alone. Phase two runs the hyper-network again, with a graph, and back-propagates
 the proxy loss Σ_j ⟨∇_{d_j} L_meta, d_j⟩. Memory therefore depends neither on the number of facts
 nor on the other phase, and both phases choose their batches independently.
+
+Of as many tokens as make one batch of the hyper-network, phase one keeps the graph after all: it
+takes no more memory than phase two does, and spares the second run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,7 +20,7 @@ from malmen.encoding import EncodedFact
 from malmen.models.language_model import LanguageModel
 from malmen.spill import Rows
 
-__all__ = ["MetaLoss", "meta_gradient"]
+__all__ = ["MetaLoss", "keeping_graphs", "meta_gradient"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,11 @@ def meta_gradient(
     Returns:
         The losses.
     """
+    counts = {layer: len(keys) for layer, (keys, _) in record.items()}
+    kept = keeping_graphs(counts, token_batch=editor.settings.token_batch)
     reconciled = {
-        layer: editor.reconcile(layer, tokens) for layer, tokens in record.items()
+        layer: editor.reconcile(layer, tokens, keeps_graph=layer in kept)
+        for layer, tokens in record.items()
     }  # (iii)
     shifts = {layer: one.shift for layer, one in reconciled.items()}
     loss, shift_gradients = _back_propagate_to_shifts(  # (iv), (v)
@@ -67,6 +73,16 @@ def meta_gradient(
         shifts[layer].backward(shift_gradients[layer].to(shifts[layer].dtype))
         _back_propagate_proxy(editor, layer, tokens, reconciled[layer])  # (vi), (vii)
     return loss
+
+
+def keeping_graphs(counts: Mapping[str, int], *, token_batch: int) -> set[str]:
+    """Return layers whose graphs are kept: their tokens are no more than one batch holds."""
+    kept, room = set(), token_batch
+    for layer, tokens in counts.items():
+        if tokens <= room:
+            kept.add(layer)
+            room -= tokens
+    return kept
 
 
 def _back_propagate_to_shifts(
@@ -107,6 +123,9 @@ def _back_propagate_proxy(
     """
     weight = reconciled.leaf.grad
     assert weight is not None
+    if reconciled.graph is not None:
+        reconciled.graph.backward(weight)
+        return
     done = 0
     for keys, gradients in editor.token_batches(tokens):
         rows = editor.outputs(layer, keys, gradients)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_models import (
     ARCHITECTURES,
+    BLOCKS,
     HIDDEN,
     INNER,
     VOCABULARY,
@@ -52,6 +53,21 @@ def test_logits_are_those_of_the_full_forward_at_the_answers(kind: str, size: in
         1 if kind == "bert" else VOCABULARY,
     )
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "t5"])
+def test_the_last_feed_forward_sees_the_answers_alone(kind: str) -> None:
+    lm = tiny_lm(kind, edited_blocks=(BLOCKS - 1,))
+    [layer] = lm.layers.values()
+    seen: list[int] = []
+    layer.register_forward_hook(
+        lambda module, args, output: seen.append(args[0].flatten(0, -2).shape[0])
+    )
+    [batch] = lm.batches(random_examples(kind, 5), size=5)
+    lm.logits(batch)
+    lm.logits(batch, whole=True)
+    lm.model(input_ids=batch.input_ids)  # as in generation
+    assert seen == [len(batch.targets), batch.input_ids.numel(), batch.input_ids.numel()]
 
 
 @kinds

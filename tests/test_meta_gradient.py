@@ -27,7 +27,7 @@ from malmen.editor import HyperNetworkEditor
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.malmen import MALMEN
-from malmen.meta_gradient import MetaLoss, meta_gradient
+from malmen.meta_gradient import MetaLoss, keeping_graphs, meta_gradient
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings
 
@@ -181,6 +181,31 @@ def test_so_they_do_in_an_encoder_decoder_with_layers_of_two_shapes(
     one = case("t5", name)
     assert len(one.editor.networks) == 2
     assert_equals_autograd(one, two_phases(one, **sizes))
+
+
+@pytest.mark.parametrize("fits", [0, 1, 2])
+def test_tokens_of_a_batch_go_through_the_hyper_network_once(fits: int) -> None:
+    one = case("llama", "malmen")
+    runs: list[int] = []
+    tokens = sum(len(fact.edit.positions) for fact in one.facts)
+    assert not one.editor.takes_moments(one.lm.entry.edited[0], tokens)
+    handle = one.editor.networks[0].register_forward_hook(
+        lambda module, args, output: runs.append(len(args[0]))
+    )
+    assert_equals_autograd(one, two_phases(one, token_batch=max(1, fits * tokens)))
+    handle.remove()
+    assert sum(runs) == tokens * (2 * len(one.lm.layers) - fits)
+
+
+@given(counts=st.lists(st.integers(0, 9), max_size=5), token_batch=st.integers(1, 20))
+def test_the_graphs_that_are_kept_are_no_larger_than_a_batch(
+    counts: list[int], token_batch: int
+) -> None:
+    named = {str(i): count for i, count in enumerate(counts)}
+    kept = keeping_graphs(named, token_batch=token_batch)
+    room = token_batch - sum(named[layer] for layer in kept)
+    assert room >= 0
+    assert all(named[layer] > room for layer in named.keys() - kept)
 
 
 @pytest.mark.parametrize(("kind", "name", "cached"), CASES)

@@ -90,7 +90,7 @@ def run_through(lm: LanguageModel, batch: Batch, block: int) -> BlockOutput:
 
     handle = blocks_of(lm)[block].register_forward_hook(stop)
     try:
-        lm.logits(batch)
+        lm.logits(batch, whole=True)
     except _Reached as reached:
         return BlockOutput(reached.output)
     finally:
@@ -101,7 +101,7 @@ def run_through(lm: LanguageModel, batch: Batch, block: int) -> BlockOutput:
 def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, BlockOutput]:
     """Run all blocks; return the logits at answers, and what this block handed on."""
     with outputs_of(lm, block) as outputs:
-        logits = lm.logits(batch)
+        logits = lm.logits(batch, whole=True)
     return logits, outputs[-1]
 
 

@@ -1,6 +1,6 @@
 """A frozen language model with linear layers to edit."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,7 +59,9 @@ class LanguageModel:
         for layer in self.layers.values():
             _cast_to_weight(layer)
         _fuse_activations(model)
+        self._cut_last_feed_forward()
         self._answers: tuple[Tensor, Tensor] | None = None
+        self._is_last_block_cut = False
         self.stored: Stored | None = None
 
     @classmethod
@@ -125,16 +127,21 @@ class LanguageModel:
         """Pad examples in batches of at most ``size`` facts."""
         return make_batches(examples, size=size, device=self.device)
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch, *, whole: bool = False) -> Tensor:
         """Return the logits at the answer positions.
 
-        Only these rows of the language-model head are computed: its input is cut to the answer
-        positions, and the model's own forward does the rest.
+        Nobody reads what the language-model head and the last block's feed-forward make of other
+        tokens: their inputs are cut to the answer positions, and the model's own forward does the
+        rest.
+
+        Args:
+            batch: the examples.
+            whole: whether the last block runs on every token all the same, to be looked at.
 
         Returns:
             (answers, vocabulary), or (claims, 1) of a fact checker, in at least single precision.
         """
-        self._answers = (batch.rows, batch.columns)
+        self._answers, self._is_last_block_cut = (batch.rows, batch.columns), not whole
         try:
             output = self.model(
                 input_ids=batch.input_ids,
@@ -235,6 +242,27 @@ class LanguageModel:
             options["decoder_input_ids"] = batch.decoder_input_ids
             options["decoder_attention_mask"] = batch.decoder_attention_mask
         return options
+
+    def _cut_last_feed_forward(self) -> None:
+        """Let the last block's feed-forward see the answers alone; it works token by token.
+
+        An encoder-decoder's is left as it is: its decoder has few tokens besides the answers.
+        """
+        last = self.model.get_submodule(self.entry.blocks)[-1]
+        for owner, name in ((getattr(last, "mlp", None), "forward"), (last, "feed_forward_chunk")):
+            if hasattr(owner, name):
+                setattr(owner, name, self._at_answers(getattr(owner, name)))
+
+    def _at_answers(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return a function of states (b, t, h) that is zero but at the answers."""
+
+        def run(states: Tensor) -> Tensor:
+            if self._answers is None or not self._is_last_block_cut:
+                return function(states)
+            rows = function(states[self._answers])
+            return rows.new_zeros(*states.shape[:2], rows.shape[1]).index_put(self._answers, rows)
+
+        return run
 
     def _keep_answers(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         if self._answers is None:  # outside `logits`, such as in generation
