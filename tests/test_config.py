@@ -60,7 +60,7 @@ def test_shipped_configurations_are_accepted(name):
 
 
 def test_every_scale_has_its_own_results():
-    names = ["config", "smoke", "zsre", "fever", "paper"]
+    names = ["config", "smoke", "zsre", "fever", "counterfact", "paper"]
     assert [load(name)["scale"] for name in names] == ["desk", *names[1:]]
 
 
