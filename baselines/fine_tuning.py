@@ -35,7 +35,7 @@ class FineTuning:
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
         )
-        batches = lm.batches([fact.edit for fact in facts], size=self.settings.fact_batch)
+        batches = list(lm.batches([fact.edit for fact in facts], size=self.settings.fact_batch))
         order = random.Random(self.seed)
         for _ in range(self.settings.epochs):
             order.shuffle(batches)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from malmen.batches import Batch, Example, make_batches
+from malmen.batches import Batch, Batches, Example, make_batches
 from malmen.encoding import EncodedFact
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import MetaLoss
@@ -165,7 +165,7 @@ class Released:
 
     # --- what they are made of ---
 
-    def _batches(self, examples: Sequence[Example]) -> list[Batch]:
+    def _batches(self, examples: Sequence[Example]) -> Batches:
         size = self.editor.settings.fact_batch
         return make_batches(examples, size=size, device=self.model.device)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Batch", "Example", "make_batches"]
+__all__ = ["Batch", "Batches", "Example", "make_batches"]
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,43 @@ class Batch:
         return len(self.examples)
 
 
+class Batches(Sequence[Batch]):
+    """Batches that are padded when they are asked for: all at once would grow with the examples.
+
+    Args:
+        examples: in any order; :attr:`Batch.facts` refers to this order.
+        groups: indices of the examples of every batch.
+        device: of the tensors.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        groups: Sequence[Sequence[int]],
+        *,
+        device: torch.device | str,
+    ) -> None:
+        self._examples, self._groups, self._device = examples, groups, device
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Batches": ...
+
+    def __getitem__(self, index: int | slice) -> "Batch | Batches":
+        if isinstance(index, slice):
+            return Batches(self._examples, self._groups[index], device=self._device)
+        return _pad(self._examples, self._groups[index], self._device)
+
+
 def make_batches(
     examples: Sequence[Example], *, size: int, device: torch.device | str = "cpu"
-) -> list[Batch]:
-    """Pad examples in batches of at most ``size``, those of like length together.
+) -> Batches:
+    """Put examples in batches of at most ``size``, those of like length together.
 
     Args:
         examples: in any order; :attr:`Batch.facts` refers to this order.
@@ -76,10 +110,10 @@ def make_batches(
     """
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     groups = [order[start : start + size] for start in range(0, len(order), size)]
-    return [_pad(examples, group, device) for group in groups]
+    return Batches(examples, groups, device=device)
 
 
-def _pad(examples: Sequence[Example], group: list[int], device: torch.device | str) -> Batch:
+def _pad(examples: Sequence[Example], group: Sequence[int], device: torch.device | str) -> Batch:
     members = [examples[i] for i in group]
     answers = [len(example.positions) for example in members]
     counts = torch.tensor(answers)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import random_example, random_examples
 
-from malmen.batches import Batch, Example, make_batches
+from malmen.batches import Batches, Example, make_batches
 
 examples_lists = st.builds(
     lambda kind, n, seed: random_examples(kind, n, seed=seed),
@@ -78,7 +78,7 @@ def test_answers_point_at_their_facts(examples: list[Example], size: int) -> Non
 def test_the_order_of_facts_does_not_depend_on_the_batch_size(
     examples: list[Example], sizes: tuple[int, int]
 ) -> None:
-    def order(batches: list[Batch]) -> list[int]:
+    def order(batches: Batches) -> list[int]:
         return torch.cat([batch.facts for batch in batches]).tolist()
 
     one, other = (order(make_batches(examples, size=size)) for size in sizes)
@@ -96,7 +96,7 @@ def test_examples_of_like_length_stand_together() -> None:
 
 
 def test_no_examples_make_no_batches() -> None:
-    assert make_batches([], size=4) == []
+    assert list(make_batches([], size=4)) == []
 
 
 def test_tensors_are_on_the_device_asked_for() -> None:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from malmen.batches import Batch, Example, make_batches
+from malmen.batches import Batch, Batches, Example, make_batches
 from malmen.errors import InputError
 from malmen.models import manifest
 from malmen.models.catalogue import Entry
@@ -123,8 +123,8 @@ class LanguageModel:
         positions = tuple(range(first, first + len(targets)))
         return self._fitting(Example(tuple(ids + targets[:-1]), positions, tuple(targets)), prompt)
 
-    def batches(self, examples: Sequence[Example], *, size: int) -> list[Batch]:
-        """Pad examples in batches of at most ``size`` facts."""
+    def batches(self, examples: Sequence[Example], *, size: int) -> Batches:
+        """Put examples in batches of at most ``size`` facts."""
         return make_batches(examples, size=size, device=self.device)
 
     def logits(self, batch: Batch, *, whole: bool = False) -> Tensor:

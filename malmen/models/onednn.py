@@ -7,6 +7,7 @@ processor of another maker the products of a language model took about half the 
 oneDNN has none.
 """
 
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,9 @@ _WORTH_IT = 2**16
 
 _MANY_ROWS = 8
 """Rows of the first factor from which on oneDNN is the faster one."""
+
+_KERNELS = 64
+"""Kernels that are kept: there is one for every shape, so every length of a batch adds some."""
 
 
 def is_faster() -> bool:
@@ -38,6 +42,8 @@ def route_products() -> None:
 
     They stay differentiable: only the kernels below autograd are replaced.
     """
+    for limit in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # its own, and torch's
+        os.environ.setdefault(limit, str(_KERNELS))
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Warning only once for all operators")
