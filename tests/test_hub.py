@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 from flaky_server import COMMIT, Server, altered, closed_url, cut, serving, status
 from safetensors.torch import load_file
@@ -244,23 +245,9 @@ def test_a_full_disk_is_noticed_before(
     assert [path for path, _ in server.asked] == [f"/api/models/{REPOSITORY}/revision/main"]
 
 
-def test_a_tokenizer_that_cannot_be_read_is_noticed_before(
-    folder: Path, entry: Entry, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = (WEIGHTS, "config.json")
-    files = {name: (folder / name).read_bytes() for name in kept}
-    server.publish(REPOSITORY, {**files, "spiece.model": b"pieces"}, large=(WEIGHTS,))
-    monkeypatch.setattr(hub, "is_sentencepiece_available", lambda: False)
-    with pytest.raises(InputError, match=r"takes sentencepiece and protobuf.*\[paper\]"):
-        fetch_into(tmp_path, entry)
-    assert path_of(WEIGHTS) not in [path for path, _ in server.asked]
-
-
 def test_a_vocabulary_of_sentencepiece_becomes_a_tokenizer(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("google.protobuf")
-    sentencepiece = pytest.importorskip("sentencepiece")
     text = tmp_path / "text"
     text.write_text("\n".join(f"the capital of country {i} is city {i}" for i in range(400)))
     prefix = str(tmp_path / "spiece")

@@ -6,6 +6,7 @@ Every way writes to a file beside the final one. What fails is one of
 
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from malmen import hub
@@ -39,15 +40,11 @@ def transfer(mirror: str, part: Path) -> None:
 
 
 def _drive(folder: str, name: str, part: Path) -> None:
+    import gdown  # here, because it is slow to load
+    from gdown.exceptions import DownloadError
+
     try:
-        import gdown
-        from gdown.exceptions import DownloadError
-    except ImportError as error:
-        raise UnavailableError(
-            'Google Drive takes the package gdown (pip install -e ".[paper]")'
-        ) from error
-    try:
-        listed = gdown.download_folder(
+        listed: Any = gdown.download_folder(
             id=folder, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT
         )
         ids = [file.id for file in listed if Path(file.path).name == name]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from malmen.errors import InputError
 from malmen.files import atomic_folder, sha256
@@ -58,7 +57,6 @@ def fetch(entry: Entry, *, downloads: Path, out: Path) -> None:
     try:
         listing = list_files(repository)
         files = _chosen(repository, listing)
-        _check_tokenizer(entry, files)
         _check_disk(folder, listing, files)
         download(repository, listing.commit, files, folder)
     except FAILURES as error:
@@ -88,18 +86,6 @@ def _chosen(repository: Repository, listing: Listing) -> list[HubFile]:
         if weights := [file for file in listing.files if pattern.fullmatch(file.name)]:
             return weights + [file for file in listing.files if DESCRIPTION.fullmatch(file.name)]
     raise InputError(f"{repository} holds no weights of PyTorch")
-
-
-def _check_tokenizer(entry: Entry, files: Sequence[HubFile]) -> None:
-    """Refuse to download gigabytes for want of a library that reads the tokenizer."""
-    names = {file.name for file in files}
-    if "spiece.model" not in names or "tokenizer.json" in names:
-        return
-    if not (is_sentencepiece_available() and is_protobuf_available()):
-        raise InputError(
-            f"{entry.name}: its tokenizer takes sentencepiece and protobuf to read "
-            '(pip install -e ".[paper]")'
-        )
 
 
 def _check_disk(folder: Path, listing: Listing, files: Sequence[HubFile]) -> None:
