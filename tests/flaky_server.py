@@ -71,6 +71,7 @@ class Server(ThreadingHTTPServer):
         """Serve a repository of the hub; `datasets/` may stand before its name."""
         kind = "" if repository.startswith("datasets/") else "models/"
         siblings = []
+        folders: defaultdict[str, dict[str, dict[str, object]]] = defaultdict(dict)
         for name, content in files.items():
             sha = hashlib.sha256(content).hexdigest()
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -78,13 +79,22 @@ class Server(ThreadingHTTPServer):
             if name in large:
                 about["lfs"] = {"size": len(content), "sha256": sha, "pointerSize": 134}
             siblings.append(about)
-            path = f"/{repository}/resolve/{COMMIT}/{name}"
-            self.files[path] = content
-            self.etags[path] = sha if name in large else blob
+            for revision in ("main", COMMIT):
+                path = f"/{repository}/resolve/{revision}/{name}"
+                self.files[path] = content
+                self.etags[path] = sha if name in large else blob
+            folder = name.rpartition("/")[0]
+            listed = {"type": "file", "path": name, "size": len(content), "oid": blob}
+            folders[folder][name] = listed
+            if folder:  # one level is enough
+                folders[""][folder] = {"type": "directory", "path": folder, "oid": COMMIT}
         info = {"id": repository.removeprefix("datasets/"), "sha": COMMIT, "siblings": siblings}
         for revision in ("main", COMMIT):
             path = f"/api/{kind}{repository}/revision/{revision}"
             self.files[path] = json.dumps(info).encode()
+        for folder, content in folders.items():
+            path = f"/api/{kind}{repository}/tree/{COMMIT}/{folder}".rstrip("/")
+            self.files[path] = json.dumps([*content.values()]).encode()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -115,16 +125,16 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         """Send a content, or the part of it that is asked for, or what is to be sent instead."""
         sent = content if sent is None else sent
-        begun = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        begun = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if code == 200 and begun:
             start = int(begun[1])
             if start >= len(content):
                 code, content, sent = 416, b"", b""
             else:
                 code = 206
-                last = len(content) - 1
-                headers["Content_Range"] = f"bytes {start}-{last}/{len(content)}"
-                content, sent = content[start:], sent[start:]
+                end = min(int(begun[2] or len(content)) + 1, len(content))
+                headers["Content_Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+                content, sent = content[start:end], sent[start:end]
         self.send_response(code)
         path = unquote(urlsplit(self.path).path)
         if path in self.server.etags:

@@ -1,17 +1,23 @@
 import gzip
+import io
 import json
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import datasets
+import pyarrow.parquet
 import pytest
 import torch
+import yaml
+from flaky_server import COMMIT, Server, serving, status
 from tiny_models import tiny_lm
 
 from malmen.data import geonames
 from malmen.data.geonames import Fact
-from malmen.data.texts import desk_texts, read_texts, sample_texts, stream_dataset
+from malmen.data.texts import desk_texts, read_texts, sample_texts
 from malmen.errors import InputError
 
 STARTS = ["The", "What is", "A", "Where", "The"]
@@ -109,33 +115,61 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         list(read_texts(write(tmp_path / "a.csv", "a")))
 
 
-class Hub:
-    """A data set as `datasets` streams it."""
-
-    def __init__(self) -> None:
-        self.calls: list[object] = []
-
-    def load_dataset(self, *args: object, **options: object) -> Self:
-        self.calls.append((*args, options))
-        return self
-
-    def shuffle(self, *, seed: int) -> Self:
-        self.calls.append(seed)
-        return self
-
-    def __iter__(self) -> Iterator[dict[str, str]]:
-        yield from ({"title": "a", "text": f"text {i}"} for i in range(2))
+STREAM = """
+import json, sys
+from malmen.data.texts import stream_dataset
+name, *seeds = sys.argv[1:]
+print(json.dumps([list(stream_dataset(name, seed=int(seed))) for seed in seeds]))
+"""
 
 
-@pytest.mark.parametrize(
-    ("name", "loaded"),
-    [("wikimedia/wikipedia:20231101.en", "20231101.en"), ("wikimedia/wikipedia", None)],
-)
-def test_a_data_set_is_streamed(
-    monkeypatch: pytest.MonkeyPatch, name: str, loaded: str | None
-) -> None:
-    hub = Hub()
-    monkeypatch.setattr(datasets, "load_dataset", hub.load_dataset)
-    assert list(stream_dataset(name, seed=3)) == ["text 0", "text 1"]
-    options = {"split": "train", "streaming": True}
-    assert hub.calls == [("wikimedia/wikipedia", loaded, options), 3]
+def streamed(server: Server, home: Path, name: str, *, seeds: list[str]) -> list[list[str]]:
+    """Stream in a process of its own: the address of the hub is read once a process."""
+    environment = {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, name, *seeds],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    texts: list[list[str]] = json.loads(done.stdout)
+    return texts
+
+
+def parquet(texts: list[str]) -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"title": texts, "text": texts}), file)
+    return file.getvalue()
+
+
+def test_a_data_set_is_streamed_from_a_hub(tmp_path: Path) -> None:
+    kinds = ("20231101.de", "20231101.en")
+    card = yaml.safe_dump(
+        {
+            "configs": [
+                {"config_name": kind, "data_files": [{"split": "train", "path": f"{kind}/*"}]}
+                for kind in kinds
+            ]
+        }
+    )
+    texts = {
+        f"{kind}/{part}.parquet": [f"{kind} {part} {i}" for i in range(20)]
+        for kind in kinds
+        for part in ("train-0", "train-1")
+    }
+    files = {name: parquet(content) for name, content in texts.items()}
+    repository = "wikimedia/wikipedia"
+    with serving() as server:
+        readme = f"---\n{card}---\n".encode()
+        server.publish(f"datasets/{repository}", {"README.md": readme, **files})
+        path = f"/datasets/{repository}/resolve/{COMMIT}/{kinds[1]}/train-1.parquet"
+        server.faults[path] = [status(503)]
+        name = f"{repository}:{kinds[1]}"
+        found, again, other = streamed(server, tmp_path, name, seeds=["3", "3", "4"])
+        assert not any(kinds[0] in asked and "parquet" in asked for asked, _ in server.asked)
+    wanted = [text for name, content in texts.items() if kinds[1] in name for text in content]
+    assert sorted(found) == sorted(other) == sorted(wanted)
+    assert found not in (wanted, other)
+    assert again == found

@@ -122,7 +122,7 @@ def stream_dataset(name: str, *, seed: int) -> Iterator[str]:
     """Yield the texts of a data set of the Hugging Face hub in a random order.
 
     Nothing but what is read gets downloaded. For the paper's statistics, 100,000 samples of
-    Wikipedia, give ``wikimedia/wikipedia:20231101.en``. This needs the network, which no test has.
+    Wikipedia, give ``wikimedia/wikipedia:20231101.en``.
 
     Args:
         name: NAME or NAME:CONFIGURATION; its training split has to have a field ``text``.
