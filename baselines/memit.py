@@ -82,7 +82,7 @@ class MEMIT:
             facts: facts to be completed, each of a row that names its subject.
 
         Returns:
-            The shift of every layer, in double precision.
+            The shift of every layer, in double precision, in the host's memory.
 
         Raises:
             InputError: a fact is to be judged, or its prompt does not name its subject.
@@ -134,13 +134,19 @@ class MEMIT:
     def _spread(
         self, lm: LanguageModel, prompts: Sequence[SubjectPrompt], values: Tensor
     ) -> Shifts:
-        """Write the values into the layers one after another."""
+        """Write the values into the layers one after another.
+
+        The equation is solved in the host's memory, where the covariances are: it takes more room
+        than the language model, and few GPUs are fast in double precision.
+        """
         shifts: dict[str, Tensor] = {}
-        lam = values.new_tensor(self.settings.covariance_weight, dtype=torch.float64)
+        lam = torch.tensor(self.settings.covariance_weight, dtype=torch.float64)
         for written, layer in enumerate(lm.layers):
             keys, states = self._record(lm, prompts, layer, shifts)
             residuals = (values.double() - states) / (len(lm.layers) - written)
-            shifts[layer] = parameter_shift_in_metric(keys.T, residuals.T, lam, self._factor(layer))
+            shifts[layer] = parameter_shift_in_metric(
+                keys.T.cpu(), residuals.T.cpu(), lam, self._factor(layer)
+            )
         return shifts
 
     def _record(

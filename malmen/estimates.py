@@ -29,6 +29,9 @@ __all__ = ["BASIS", "Cost", "Machine", "cost_table", "costs", "shortcomings"]
 RATES = {"bfloat16": 1.0e14, "float32": 6.5e12, "float64": 6.5e12}
 """Floating-point operations a second in matrix products: a third of an A100's peaks."""
 
+HOST_RATE = 3.0e11
+"""The same in double precision on the host: 20 GFLOP/s on each of 16 cores."""
+
 SECONDS_A_BATCH = 0.1
 """What a batch of facts takes beyond its operations, all passes of a step together."""
 
@@ -40,8 +43,8 @@ BYTES_A_SECOND = 5.0e7
 
 BASIS = (
     "sizes are computed from shapes; hours are counted operations at a third of the peaks of one "
-    f"A100, {SECONDS_A_BATCH} s more for a batch of facts and {BYTES_A_SECOND / 1e6:.0f} MB/s of "
-    "network"
+    f"A100 (MEMIT's solves: {HOST_RATE / 1e9:.0f} GFLOP/s of the host), {SECONDS_A_BATCH} s more "
+    f"for a batch of facts and {BYTES_A_SECOND / 1e6:.0f} MB/s of network"
 )
 """What the estimates rest on, in words."""
 
@@ -381,13 +384,16 @@ class _LanguageModelCosts:
         operations = tokens * per_token / self.planner.lengths.tokens
         products = tokens * sum(2 * d**2 for d in self.memit_sizes)
         seconds = self.seconds(operations, batches=about["samples"] / 32)
-        batch = 32 * about["length"] * max(self.memit_sizes) * (DOUBLE + SINGLE)
+        blocks = self.planner.lm.model.get_submodule(self.entry.blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        lower = self.planner.weights - sum(map(_bytes, blocks[self.memit_top :]))
+        batch = 8 * about["length"] * max(self.memit_sizes) * (DOUBLE + SINGLE)
         return Cost(
             rule="key_statistics",
             what=self.name,
             disk=covariances,
-            device=self.planner.weights + covariances + batch,
-            host=2 * covariances,
+            device=max(self.planner.weights, lower + covariances + batch),
+            host=self.planner.weights - lower + 2 * covariances,
             hours=(seconds + products / RATES["float64"]) / 3600,
         )
 
@@ -400,20 +406,25 @@ class _LanguageModelCosts:
         values = pool * prompts * (self.passes() + memit.v_steps * (1 + BACKWARD) * above)
         seconds = self.seconds(values, batches=pool / memit.fact_batch * memit.v_steps)
         counts, layers = self.settings["edits"], len(self.memit_sizes)
-        seconds += len(counts) * layers * 8 * d**3 / RATES["float64"]
+        seconds += len(counts) * layers * 8 * d**3 / HOST_RATE
         spread = sum(counts) * layers * prompts * (self.passes() - above)
         seconds += self.seconds(spread, batches=sum(counts) * layers / memit.fact_batch)
         lm = Planner(self.entry.editing("memit"))
         batch = lm.batch(memit.fact_batch * prompts)
         running = lm.peak(lambda: capture(lm.lm, [batch]), "memit")
+        edited = SINGLE * sum(d * value_size for d, value_size in lm.lm.shapes.values())
         solving = DOUBLE * (7 * d * min(d, pool) + 2 * d**2)
         return Cost(
             rule="evaluate",
             what=f"{self.name}, memit",
-            device=lm.weights + max(running, solving),
-            host=2 * layers * DOUBLE * d**2,
+            device=lm.weights + edited + running,
+            host=2 * layers * DOUBLE * d**2 + solving,
             hours=(scored + seconds) / 3600,
         )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.itemsize for p in module.parameters())
 
 
 def _size(module: nn.Module) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from malmen.batches import Example
 from malmen.errors import InputError
 from malmen.files import read_safetensors, write_safetensors
-from malmen.models.blocks import block_of, inputs_of, run_through
+from malmen.models.blocks import block_of, inputs_of, on_the_host, run_through
 from malmen.models.language_model import LanguageModel
 from malmen.progress import Progress
 
@@ -92,13 +92,14 @@ def key_statistics(
     *,
     total: int,
     length: int,
-    text_batch: int = 32,
+    text_batch: int = 8,
     progress: bool = True,
 ) -> KeyStatistics:
     """Stream texts through a language model and average k kᵀ over all their tokens.
 
     Memory depends on the batch, not on the number of texts. Sums are in double precision: a
-    covariance is ill-conditioned, and single precision would leave it indefinite.
+    covariance is ill-conditioned, and single precision would leave it indefinite. They take as
+    much room as several blocks, so the blocks above the layers leave the device meanwhile.
 
     Args:
         lm: the language model, unedited, all blocks present.
@@ -116,17 +117,18 @@ def key_statistics(
     """
     layers = list(lm.layers)
     top = max(block_of(lm, layer) for layer in layers)
-    sums = {
-        layer: torch.zeros(d, d, dtype=torch.float64, device=lm.device)
-        for layer, (d, _) in lm.shapes.items()
-    }
     taken, tokens, corpus = 0, 0, hashlib.sha256()
     remaining = islice(texts, total)
     stage = f"key statistics of {lm.entry.title}"
     with (
         Progress(stage, total=total, unit="texts", show=progress) as bar,
         inputs_of(lm, layers) as inputs,
+        on_the_host(lm, above=top),
     ):
+        sums = {
+            layer: torch.zeros(d, d, dtype=torch.float64, device=lm.device)
+            for layer, (d, _) in lm.shapes.items()
+        }
         while chunk := list(islice(remaining, SORTED * text_batch)):
             for text in chunk:
                 corpus.update(text.encode() + b"\0")

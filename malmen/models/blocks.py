@@ -16,6 +16,7 @@ __all__ = [
     "block_of",
     "blocks_of",
     "inputs_of",
+    "on_the_host",
     "outputs_of",
     "run_through",
     "run_whole",
@@ -116,6 +117,17 @@ def outputs_of(lm: LanguageModel, block: int) -> Iterator[list[BlockOutput]]:
         yield outputs
     finally:
         handle.remove()
+
+
+@contextmanager
+def on_the_host(lm: LanguageModel, *, above: int) -> Iterator[None]:
+    """Keep the blocks above one in the host's memory: nothing runs through them meanwhile."""
+    blocks = blocks_of(lm)[above + 1 :]
+    blocks.to("cpu")
+    try:
+        yield
+    finally:
+        blocks.to(lm.device)
 
 
 class _Reached(Exception):

@@ -170,14 +170,15 @@ class LanguageModel:
     def edited_weights(self, shifts: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Return W + S of every edited layer, in at least single precision.
 
-        The base weights keep their dtype: bf16 cannot hold a small shift. Every result is a leaf,
-        so a loss under :meth:`swapped` leaves ∇_S in its ``grad``.
+        The base weights keep their dtype: bf16 cannot hold a small shift. Shifts may lie in the
+        host's memory. Every result is a leaf, so a loss under :meth:`swapped` leaves ∇_S in its
+        ``grad``.
         """
         weights = {}
         for name, shift in shifts.items():
             weight = self.layers[name].weight
             dtype = torch.promote_types(weight.dtype, torch.float32)
-            merged = weight.to(dtype) + _oriented(self.layers[name], shift).to(dtype)
+            merged = weight.to(dtype) + _oriented(self.layers[name], shift).to(weight.device, dtype)
             weights[name] = nn.Parameter(merged)
         return weights
 
