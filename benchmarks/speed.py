@@ -46,7 +46,7 @@ class Plan:
 
     Attributes:
         shapes: language models of meta-training and of editing, with the targets of the first.
-        edits: numbers of edits of both.
+        edits: numbers of edits of meta-training; the fewest are those of editing.
         values: language model of MEMIT's values.
         block: behind which the values are: as far up as in the paper's GPT-J.
         facts: number of values.
@@ -142,7 +142,7 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out-dir", type=Path, default=Path("results/bench"), help="of the files")
-    parser.add_argument("--turns", type=int, default=3, help="of each comparison")
+    parser.add_argument("--turns", type=int, default=3, help="one less where more is edited")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     arguments = parser.parse_args()
     if arguments.turns < 1:
@@ -156,9 +156,11 @@ def _contests(plan: Plan, device: torch.device, *, turns: int) -> list[dict[str,
     for shape, targets in plan.shapes.items():
         sides = Sides.of(shape, device)
         meta_training(sides, edits=plan.warm_up, turns=1, targets=targets)
-        for edits in plan.edits:
-            rows += meta_training(sides, edits=edits, turns=turns, targets=targets)
-        rows.append(editing(sides, edits=max(plan.edits), turns=turns))
+        fewest = min(plan.edits)
+        for edits in plan.edits:  # the longer ones take a turn less
+            some = turns if edits == fewest else max(1, turns - 1)
+            rows += meta_training(sides, edits=edits, turns=some, targets=targets)
+        rows.append(editing(sides, edits=fewest, turns=turns))
     rows.append(
         values(
             Sides.of(plan.values, device),
