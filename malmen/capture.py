@@ -166,11 +166,11 @@ def _perturbed(lm: LanguageModel) -> Iterator[tuple[dict[str, Tensor], dict[str,
 
 def _cached_tokens(
     lm: LanguageModel, batch: Batch, layer: str, cached: Cached
-) -> tuple[Tensor, ...]:
-    if batch.decoder_attention_mask is not None:
-        of_decoder = lm.is_in_decoder(layer)
-        mask = batch.decoder_attention_mask if of_decoder else batch.attention_mask
-        return mask.nonzero(as_tuple=True)
-    if cached == "ans":
+) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the cached tokens, (n,) each, tuple after tuple."""
+    if cached == "ans" and not lm.model.config.is_encoder_decoder:
         return batch.rows, batch.columns
-    return batch.attention_mask.nonzero(as_tuple=True)
+    counts = [cached_count(lm, edit, layer, cached=cached) for edit in batch.examples]
+    rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    columns = torch.cat([torch.arange(count) for count in counts])
+    return rows.to(lm.device), columns.to(lm.device)
