@@ -292,7 +292,7 @@ def test_the_command_writes_ratios_figure_and_machine(results: Path) -> None:
     starts = ["meta-training"] * 2 + ["editing and evaluating", "MEMIT's v*", *["peak memory"] * 2]
     assert all(work.startswith(start) for work, start in zip(summary["work"], starts, strict=True))
     assert (summary["difference"][:2] <= 1e-5).all()
-    assert (summary["turns"][:4] == 2).all()
+    assert summary["turns"][:4].tolist() == [2, 2, 2, 1]
     about = read_json(results / "machine.json")
     assert about["hardware"]["cpu"]
     assert about["settings"]["threads"] == 1
