@@ -211,6 +211,15 @@ def test_the_search_must_fit_the_validation_rows_of_every_language_model():
         assert f"but language_models.{name}.rows.validation is {pool} " in line
 
 
+@pytest.mark.parametrize("editor", ["malmen", "mend"])
+def test_the_settings_on_zsre_are_among_the_trials_of_its_search(editor):
+    config = load("zsre")
+    own = config["language_models"]["smollm2"]["editors"].get(editor, {})
+    settings = {**config["editors"][editor], **own}
+    for key, tried in config["search"]["grid"][editor].items():
+        assert settings[key] in tried
+
+
 def test_all_mistakes_are_named_at_once():
     lines = problems({"seed": -1, "threads": 0, "sacle": "desk"})
     assert len(lines) == 3
