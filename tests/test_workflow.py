@@ -546,3 +546,12 @@ def test_a_failing_command_fails_the_run_and_shows_its_log(finished, tmp_path):
     log = checkout.folder / "results/smoke/logs/table_1.log"
     assert "the stand-in fails as told" in log.read_text()
     assert not (checkout.folder / "results/smoke/tables/table_1.csv").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "rules").glob("*.smk")), ids=str)
+def test_no_setting_hides_in_what_snakemake_derives_from_files(path):
+    """A parameter that looks at files is not among those whose change runs a job again."""
+    pattern = r"(\w+)=lambda wildcards, (?:in|out)put:(.*?)\n        (?=\w)"
+    derived = dict(re.findall(pattern, path.read_text(), re.DOTALL))
+    derived.pop("trained", None)  # its counts are options, too
+    assert not [name for name, text in derived.items() if "settings(" in text or "config[" in text]

@@ -104,15 +104,17 @@ rule import_rows:
         mem_mb=2000,
         runtime=10,
     params:
-        options=lambda wildcards, input: options(
+        files=lambda wildcards, input: options(
             {key: value for key, value in input.items() if value}
-            | {"rows": settings(wildcards.lm)["rows"][wildcards.split], "seed": config["seed"]}
+        ),
+        options=lambda wildcards: options(
+            {"rows": settings(wildcards.lm)["rows"][wildcards.split], "seed": config["seed"]}
         ),
         code=code("import-rows"),
     message:
         "Import {wildcards.split} rows for {wildcards.lm}"
     shell:
-        "malmen import-rows --lm {wildcards.lm} {params.options} --out {output}"
+        "malmen import-rows --lm {wildcards.lm} {params.files} {params.options} --out {output}"
         " 2> >(tee {log} >&2)"
 
 
