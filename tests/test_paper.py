@@ -2,7 +2,7 @@
 
 Language models of the paper's classes, with as many blocks as the real ones and a few features,
 are fetched from a hub on the loopback interface, in the dtype of the catalogue; data files, in the
-shapes of the published ones, come from the same server.
+shapes of the published ones, come from the same server, and so do texts, streamed as Wikipedia is.
 """
 
 import hashlib
@@ -19,9 +19,10 @@ import pytest
 import torch
 import yaml
 from flaky_server import Server, serving
+from hub_wikipedia import publish_wikipedia
 from safetensors.torch import load_file
 from test_config import load
-from tiny_folders import write_lines, write_lm, zsre_line
+from tiny_folders import write_lm, zsre_line
 
 from malmen import results
 from malmen.models.catalogue import lookup
@@ -39,7 +40,7 @@ SMALLER = {
     "threads": 1,
     "machine": "ignore",  # estimates are of the real language models
     "fact_checker": {"claims": 16, "held_out": 8, "epochs": 1},
-    "statistics": {"texts": "texts.jsonl", "samples": 24, "length": 64},
+    "statistics": {"samples": 24, "length": 64},
     "editors": {
         "malmen": NETWORK,
         "mend": NETWORK,
@@ -55,7 +56,7 @@ SMALLER = {
     "answers": {"edits": 8},
     "search": {"edits": 2, "steps": 1},
 }
-"""Over config/paper.yaml: sizes alone, and a file of texts in place of Wikipedia."""
+"""Over config/paper.yaml: sizes alone."""
 
 
 def fever_line(i: int) -> dict[str, object]:
@@ -113,18 +114,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(ROOT / name, folder)
-    write_lines(folder / "texts.jsonl", [{"text": f"City {i} lies by a lake."} for i in range(24)])
     (folder / "smaller.yaml").write_text(yaml.safe_dump(SMALLER))
     with serving() as server:
         publish_models(server, folder / "published")
         publish_data(server, folder / "malmen/data/sources.yaml")
+        publish_wikipedia(server, [f"City {i} lies by a lake." for i in range(40)])
         command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", "--nocolor"]
         command += ["--resources", "gpu=2", "--configfile", "config/paper.yaml", "smaller.yaml"]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        hub = {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "hub")}
         run = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(folder), "HF_ENDPOINT": server.url},
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(folder), **hub},
             capture_output=True,
             text=True,
             check=False,
@@ -149,6 +151,11 @@ def test_every_editor_is_evaluated_on_every_language_model(finished: Path) -> No
             assert frame.groupby("edits").size().to_dict() == {count: count for count in COUNTS}
             assert frame[["es", "gs", "ls", "pre_es"]].notna().all().all()
             assert len(metadata["editing"]) == len(COUNTS)
+
+
+def test_statistics_are_of_texts_streamed_from_the_hub(finished: Path) -> None:
+    metadata = json.loads((finished / "results/paper/statistics/gptj.json").read_text())
+    assert metadata["settings"]["texts"] == SMALLER["statistics"]["samples"]
 
 
 def test_the_fact_checker_is_trained_on_fevers_claims(finished: Path) -> None:
