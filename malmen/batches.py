@@ -61,6 +61,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def answers(self) -> Tensor:
+        """Index of each answer position among all positions of the batch, (answers,)."""
+        ids = self.input_ids if self.decoder_input_ids is None else self.decoder_input_ids
+        return self.rows * ids.shape[1] + self.columns
+
+    @property
+    def tokens(self) -> Tensor:
+        """Index of each token of the input, none of the padding, among all positions, (n,)."""
+        is_token = self.attention_mask[:, -self.input_ids.shape[1] :]  # it may tell of earlier ones
+        return is_token.flatten().nonzero().squeeze(1)
+
 
 class Batches(Sequence[Batch]):
     """Batches that are padded when they are asked for: all at once would grow with the examples.

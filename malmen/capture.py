@@ -72,10 +72,8 @@ def run_edit_tuples(
         gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
     tokens = {}
     for name, gradient in zip(lm.layers, gradients, strict=True):
-        tokens[name] = (keys[name], gradient)
-        if gradient.dim() > 2:  # the last block's feed-forward may have seen the answers alone
-            at = _cached_tokens(lm, batch, name, cached)
-            tokens[name] = (keys[name][at], gradient[at])
+        at = _cached_rows(lm, batch, name, cached, seen=gradient.shape[:-1])
+        tokens[name] = (keys[name].flatten(0, -2)[at], gradient.flatten(0, -2)[at])
     return logits.detach(), tokens
 
 
@@ -164,13 +162,16 @@ def _perturbed(lm: LanguageModel) -> Iterator[tuple[dict[str, Tensor], dict[str,
             handle.remove()
 
 
-def _cached_tokens(
-    lm: LanguageModel, batch: Batch, layer: str, cached: Cached
-) -> tuple[Tensor, Tensor]:
-    """Return rows and columns of the cached tokens, (n,) each, tuple after tuple."""
-    if cached == "ans" and not lm.model.config.is_encoder_decoder:
-        return batch.rows, batch.columns
-    counts = [cached_count(lm, edit, layer, cached=cached) for edit in batch.examples]
-    rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    columns = torch.cat([torch.arange(count) for count in counts])
-    return rows.to(lm.device), columns.to(lm.device)
+def _cached_rows(
+    lm: LanguageModel, batch: Batch, layer: str, cached: Cached, *, seen: torch.Size
+) -> Tensor:
+    """Return the rows of cached tokens among those that a layer has ``seen``, tuple after tuple."""
+    if len(seen) == 2:  # (b, t), padding among them
+        if cached == "ans" and not lm.model.config.is_encoder_decoder:
+            return batch.answers
+        counts = [cached_count(lm, edit, layer, cached=cached) for edit in batch.examples]
+        is_token = torch.arange(seen[1]) < torch.tensor(counts)[:, None]
+        return is_token.flatten().nonzero().squeeze(1).to(lm.device)
+    if seen[0] == len(batch.answers):
+        return torch.arange(seen[0], device=lm.device)
+    return torch.searchsorted(batch.tokens, batch.answers)

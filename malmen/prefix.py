@@ -165,7 +165,7 @@ def _fill(
 
 
 def _record_lower(lm: LanguageModel, store: PrefixStore, batch: Batch) -> BlockOutput:
-    return run_through(lm, batch, lm.entry.frozen - 1)
+    return run_through(lm, batch, lm.entry.frozen - 1, whole=False)
 
 
 def _record_whole(

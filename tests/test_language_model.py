@@ -70,6 +70,20 @@ def test_the_last_feed_forward_sees_the_answers_alone(kind: str) -> None:
     assert seen == [len(batch.targets), batch.input_ids.numel(), batch.input_ids.numel()]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "t5"])
+def test_feed_forwards_see_no_padding(kind: str) -> None:
+    lm = tiny_lm(kind, edited_blocks=(0,))
+    [layer] = lm.layers.values()
+    seen: list[Tensor] = []
+    layer.register_forward_hook(lambda module, args, output: seen.append(args[0].flatten(0, -2)))
+    [batch] = lm.batches(random_examples(kind, 5), size=5)
+    assert not batch.attention_mask.all()
+    lm.logits(batch)
+    lm.logits(batch, whole=True)
+    cut, whole = seen
+    torch.testing.assert_close(cut, whole[batch.attention_mask.flatten().bool()])
+
+
 @kinds
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_logits_come_in_at_least_single_precision(kind: str, dtype: torch.dtype) -> None:

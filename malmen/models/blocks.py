@@ -83,15 +83,15 @@ def inputs_of(lm: LanguageModel, layers: Sequence[str]) -> Iterator[dict[str, Te
             handle.remove()
 
 
-def run_through(lm: LanguageModel, batch: Batch, block: int) -> BlockOutput:
-    """Run the blocks up to this one, and none above."""
+def run_through(lm: LanguageModel, batch: Batch, block: int, *, whole: bool = True) -> BlockOutput:
+    """Run the blocks up to this one, and none above; ``whole`` as of `LanguageModel.logits`."""
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
         raise _Reached(output)
 
     handle = blocks_of(lm)[block].register_forward_hook(stop)
     try:
-        lm.logits(batch, whole=True)
+        lm.logits(batch, whole=whole)
     except _Reached as reached:
         return BlockOutput(reached.output)
     finally:
@@ -100,9 +100,10 @@ def run_through(lm: LanguageModel, batch: Batch, block: int) -> BlockOutput:
 
 
 def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, BlockOutput]:
-    """Run all blocks; return the logits at answers, and what this block handed on."""
+    """Run all blocks; return the logits at answers, and what this block handed on of tokens."""
+    is_last = block == len(blocks_of(lm)) - 1
     with outputs_of(lm, block) as outputs:
-        logits = lm.logits(batch, whole=True)
+        logits = lm.logits(batch, whole=is_last)
     return logits, outputs[-1]
 
 

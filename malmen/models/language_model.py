@@ -59,9 +59,9 @@ class LanguageModel:
         for layer in self.layers.values():
             _cast_to_weight(layer)
         _fuse_activations(model)
-        self._cut_last_feed_forward()
-        self._answers: tuple[Tensor, Tensor] | None = None
-        self._is_last_block_cut = False
+        self._cut_feed_forwards()
+        self._answers: Tensor | None = None
+        self._fed: tuple[Tensor, Tensor] | None = None
         self.stored: Stored | None = None
 
     @classmethod
@@ -131,17 +131,18 @@ class LanguageModel:
         """Return the logits at the answer positions.
 
         Nobody reads what the language-model head and the last block's feed-forward make of other
-        tokens: their inputs are cut to the answer positions, and the model's own forward does the
-        rest.
+        tokens, nor what any feed-forward makes of padding: their inputs are cut, and the model's
+        own forward does the rest.
 
         Args:
             batch: the examples.
-            whole: whether the last block runs on every token all the same, to be looked at.
+            whole: whether feed-forwards run on every token all the same, to be looked at.
 
         Returns:
             (answers, vocabulary), or (claims, 1) of a fact checker, in at least single precision.
         """
-        self._answers, self._is_last_block_cut = (batch.rows, batch.columns), not whole
+        self._answers = batch.answers
+        self._fed = None if whole else (batch.tokens, batch.answers)
         try:
             output = self.model(
                 input_ids=batch.input_ids,
@@ -149,7 +150,7 @@ class LanguageModel:
                 **self._options(batch),
             )
         finally:
-            self._answers = None
+            self._answers = self._fed = None
         return _in_single_precision(output.logits)
 
     @torch.no_grad()
@@ -244,32 +245,40 @@ class LanguageModel:
             options["decoder_attention_mask"] = batch.decoder_attention_mask
         return options
 
-    def _cut_last_feed_forward(self) -> None:
-        """Let the last block's feed-forward see the answers alone; it works token by token.
+    def _cut_feed_forwards(self) -> None:
+        """Let feed-forwards, which work token by token, see what is read of their output alone.
 
-        An encoder-decoder's is left as it is: its decoder has few tokens besides the answers.
+        An encoder-decoder's are left as they are: its decoder has few tokens besides the answers.
         """
-        last = self.model.get_submodule(self.entry.blocks)[-1]
-        for owner, name in ((getattr(last, "mlp", None), "forward"), (last, "feed_forward_chunk")):
-            if hasattr(owner, name):
-                setattr(owner, name, self._at_answers(getattr(owner, name)))
+        blocks = self.model.get_submodule(self.entry.blocks)
+        for block in blocks:
+            for owner, name in (
+                (getattr(block, "mlp", None), "forward"),
+                (block, "feed_forward_chunk"),
+            ):
+                if hasattr(owner, name):
+                    cut = self._cut(getattr(owner, name), is_last=block is blocks[-1])
+                    setattr(owner, name, cut)
 
-    def _at_answers(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return a function of states (b, t, h) that is zero but at the answers."""
+    def _cut(
+        self, function: Callable[[Tensor], Tensor], *, is_last: bool
+    ) -> Callable[[Tensor], Tensor]:
+        """Return a function of states (b, t, h) that is zero where nobody reads it."""
 
         def run(states: Tensor) -> Tensor:
-            if self._answers is None or not self._is_last_block_cut:
+            every = states.flatten(0, 1)
+            if self._fed is None or len(read := self._fed[is_last]) == len(every):
                 return function(states)
-            rows = function(states[self._answers])
-            return rows.new_zeros(*states.shape[:2], rows.shape[1]).index_put(self._answers, rows)
+            rows = function(every.index_select(0, read))
+            output = rows.new_zeros(len(every), rows.shape[1]).index_copy(0, read, rows)
+            return output.view(*states.shape[:2], -1)
 
         return run
 
     def _keep_answers(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         if self._answers is None:  # outside `logits`, such as in generation
             return None
-        rows, columns = self._answers
-        return (args[0][rows, columns],)
+        return (args[0].flatten(0, 1).index_select(0, self._answers),)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:
