@@ -212,7 +212,7 @@ def slope(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _step(shape: Shape, lm: LanguageModel, facts: Sequence[EncodedFact], **changes: Any) -> None:
-    train(new_editor(lm, shape, token_batch=TOKENS, **changes), lm, facts)
+    train(new_editor(lm, shape, token_batch=TOKENS, graph_tokens=TOKENS, **changes), lm, facts)
 
 
 def _released_step(sides: Sides, folder: Path, facts: Sequence[EncodedFact]) -> None:

@@ -463,9 +463,10 @@ class _Needs:
         """Return what the graphs take that are kept between the phases of a step."""
         layers = dict(zip(self.planner.lm.layers, self.layers, strict=True))
         counts = {name: layer.tokens for name, layer in layers.items()}
-        kept = keeping_graphs(counts, token_batch=self.settings.token_batch)
+        kept = keeping_graphs(counts, at_most=self.settings.graph_tokens)
         return sum(
             self._network(name, layers[name], is_trained=True)
+            * -(-layers[name].tokens // self.settings.token_batch)
             for name in kept
             if layers[name].is_dual
         )

@@ -5,8 +5,7 @@ loss to the shifts alone. Phase two runs the hyper-network again, with a graph, 
 the proxy loss Σ_j ⟨∇_{d_j} L_meta, d_j⟩. Memory therefore depends neither on the number of facts
 nor on the other phase, and both phases choose their batches independently.
 
-Of as many tokens as make one batch of the hyper-network, phase one keeps the graph after all: it
-takes no more memory than phase two does, and spares the second run.
+Of a bounded number of tokens, phase one keeps the graph after all, which spares the second run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +58,7 @@ def meta_gradient(
         The losses.
     """
     counts = {layer: len(keys) for layer, (keys, _) in record.items()}
-    kept = keeping_graphs(counts, token_batch=editor.settings.token_batch)
+    kept = keeping_graphs(counts, at_most=editor.settings.graph_tokens)
     reconciled = {
         layer: editor.reconcile(layer, tokens, keeps_graph=layer in kept)
         for layer, tokens in record.items()
@@ -75,9 +74,9 @@ def meta_gradient(
     return loss
 
 
-def keeping_graphs(counts: Mapping[str, int], *, token_batch: int) -> set[str]:
-    """Return layers whose graphs are kept: their tokens are no more than one batch holds."""
-    kept, room = set(), token_batch
+def keeping_graphs(counts: Mapping[str, int], *, at_most: int) -> set[str]:
+    """Return layers whose graphs are kept: together they have no more than so many tokens."""
+    kept, room = set(), at_most
     for layer, tokens in counts.items():
         if tokens <= room:
             kept.add(layer)

@@ -38,6 +38,8 @@ class HyperSettings(TokenSettings):
     """Rank of the hyper-network's blocks."""
     n_blocks: int = 2
     """Number of the hyper-network's blocks."""
+    graph_tokens: int = 8192
+    """Tokens, of all layers together, whose graph of the hyper-network is kept within a step."""
     normalise: bool = True
     """Whether keys and value gradients are normalised by running statistics."""
     learn_lambda: bool = True

@@ -120,10 +120,14 @@ def two_phases(
     capture_batch: int = 32,
     fact_batch: int = 32,
     token_batch: int = 1024,
+    graph_tokens: int = 8192,
     memory_mb: float = math.inf,
 ) -> MetaLoss:
     one.editor.settings = replace(
-        one.editor.settings, fact_batch=fact_batch, token_batch=token_batch
+        one.editor.settings,
+        fact_batch=fact_batch,
+        token_batch=token_batch,
+        graph_tokens=graph_tokens,
     )
     one.editor.zero_grad()
     edits = one.lm.batches([fact.edit for fact in one.facts], size=capture_batch)
@@ -150,10 +154,11 @@ batch_sizes = st.fixed_dictionaries(
         "capture_batch": st.integers(1, FACTS + 1),
         "fact_batch": st.integers(1, FACTS + 1),
         "token_batch": st.integers(1, 60),
+        "graph_tokens": st.integers(0, 60),
     }
 )
-SINGLE = {"capture_batch": 1, "fact_batch": 1, "token_batch": 1}
-UNEVEN = {"capture_batch": 3, "fact_batch": 2, "token_batch": 5}
+SINGLE = {"capture_batch": 1, "fact_batch": 1, "token_batch": 1, "graph_tokens": 0}
+UNEVEN = {"capture_batch": 3, "fact_batch": 2, "token_batch": 5, "graph_tokens": 20}
 
 
 @pytest.mark.parametrize(("kind", "name", "cached"), [c for c in CASES if c[0] != "t5"])
@@ -184,7 +189,7 @@ def test_so_they_do_in_an_encoder_decoder_with_layers_of_two_shapes(
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2])
-def test_tokens_of_a_batch_go_through_the_hyper_network_once(fits: int) -> None:
+def test_tokens_whose_graph_is_kept_go_through_the_hyper_network_once(fits: int) -> None:
     one = case("llama", "malmen")
     runs: list[int] = []
     tokens = sum(len(fact.edit.positions) for fact in one.facts)
@@ -192,18 +197,18 @@ def test_tokens_of_a_batch_go_through_the_hyper_network_once(fits: int) -> None:
     handle = one.editor.networks[0].register_forward_hook(
         lambda module, args, output: runs.append(len(args[0]))
     )
-    assert_equals_autograd(one, two_phases(one, token_batch=max(1, fits * tokens)))
+    assert_equals_autograd(one, two_phases(one, token_batch=5, graph_tokens=fits * tokens))
     handle.remove()
     assert sum(runs) == tokens * (2 * len(one.lm.layers) - fits)
 
 
-@given(counts=st.lists(st.integers(0, 9), max_size=5), token_batch=st.integers(1, 20))
-def test_the_graphs_that_are_kept_are_no_larger_than_a_batch(
-    counts: list[int], token_batch: int
+@given(counts=st.lists(st.integers(0, 9), max_size=5), graph_tokens=st.integers(0, 20))
+def test_the_graphs_that_are_kept_fill_their_room_and_no_more(
+    counts: list[int], graph_tokens: int
 ) -> None:
     named = {str(i): count for i, count in enumerate(counts)}
-    kept = keeping_graphs(named, token_batch=token_batch)
-    room = token_batch - sum(named[layer] for layer in kept)
+    kept = keeping_graphs(named, at_most=graph_tokens)
+    room = graph_tokens - sum(named[layer] for layer in kept)
     assert room >= 0
     assert all(named[layer] > room for layer in named.keys() - kept)
 
