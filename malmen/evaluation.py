@@ -9,6 +9,7 @@ unedited model predicts on the unrelated tuple.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pandas as pd
 import torch
@@ -45,6 +46,12 @@ class Predictions:
         total = torch.zeros(n, dtype=torch.float64).index_add_(0, self.facts, right)
         return total / torch.bincount(self.facts, minlength=n)
 
+    def of(self, examples: range) -> "Predictions":
+        """Return those for consecutive examples, which are counted from zero again."""
+        inside = (self.facts >= examples.start) & (self.facts < examples.stop)
+        facts = self.facts[inside] - examples.start
+        return Predictions(self.tokens[inside], self.targets[inside], facts)
+
 
 @torch.no_grad()
 def predict(
@@ -74,6 +81,10 @@ class Scores:
     equivalent: Predictions
     unrelated: Predictions
 
+    def of(self, facts: range) -> "Scores":
+        """Return those of consecutive facts, which are counted from zero again."""
+        return Scores(self.edit.of(facts), self.equivalent.of(facts), self.unrelated.of(facts))
+
     def columns(self, before: "Scores") -> dict[str, Tensor]:
         """Return the per-fact columns of :mod:`malmen.results`, given the unedited scores."""
         columns: dict[str, Tensor] = {}
@@ -96,15 +107,16 @@ def score_facts(
     weights: Mapping[str, nn.Parameter] | None = None,
 ) -> Scores:
     """Score the three tuples of every fact, with edited ``weights`` if given."""
-
-    def on(examples: list[Example]) -> Predictions:
-        return predict(lm, examples, size=size, weights=weights)
-
-    return Scores(
-        on([fact.edit for fact in facts]),
-        on([fact.equivalent for fact in facts]),
-        on([fact.unrelated for fact in facts]),
+    kinds = (
+        [fact.edit for fact in facts],
+        [fact.equivalent for fact in facts],
+        [fact.unrelated for fact in facts],
     )
+    if weights is None:  # answers are stored of some kinds, and serve a batch that has no others
+        return Scores(*(predict(lm, examples, size=size) for examples in kinds))
+    # Together, more sequences of like length share a batch: there is less padding.
+    every, n = predict(lm, list(chain(*kinds)), size=size, weights=weights), len(facts)
+    return Scores(*(every.of(range(k * n, (k + 1) * n)) for k in range(len(kinds))))
 
 
 def edit_and_score(
@@ -176,7 +188,7 @@ def evaluate(
                 editing.append({"edits": count, "edit_set": edit_set, "seconds": seconds})
                 weights = lm.edited_weights(shifts)
                 after = score_facts(lm, [pool[i] for i in chosen], size=size, weights=weights)
-                columns = after.columns(_slice(before, chosen))
+                columns = after.columns(before.of(chosen))
                 frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
                 frames.append(frame.assign(edits=count, edit_set=edit_set, fact=list(chosen)))
                 means = {m.upper(): float(frame[m].mean()) for m in ("es", "gs", "ls")}
@@ -196,13 +208,3 @@ def check_pool(counts: Sequence[int], *, sets: int, pool: int) -> None:
                 f"{count} edits in {sets} disjoint sets need {count * sets} facts, and the pool "
                 f"has {pool}: lower the count or the sets, or supply more rows"
             )
-
-
-def _slice(scores: Scores, chosen: range) -> Scores:
-    """Return the scores of consecutive facts."""
-
-    def part(p: Predictions) -> Predictions:
-        inside = (p.facts >= chosen.start) & (p.facts < chosen.stop)
-        return Predictions(p.tokens[inside], p.targets[inside], p.facts[inside] - chosen.start)
-
-    return Scores(part(scores.edit), part(scores.equivalent), part(scores.unrelated))
