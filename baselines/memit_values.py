@@ -155,8 +155,10 @@ class _Task:
         [self._batch] = lm.batches([prompt.example for prompt in prompts], size=len(prompts))
         index = torch.empty(len(prompts), dtype=torch.long, device=lm.device)
         index[self._batch.rows] = self._batch.facts  # of each row's prompt: batches are sorted
-        subjects = torch.tensor([prompt.subject for prompt in prompts], device=lm.device)
-        self.tails = Tails(lm, self._batch, block=block, starts=subjects[index])
+        subjects = [prompts[i].subject for i in index.tolist()]
+        self.tails = Tails(lm, self._batch, block=block, starts=subjects)
+        with torch.no_grad(), self.tails.replayed() as logits_with:
+            self._before = logits_with(self.tails.states)
 
         self._fact, kind = index // (self.contexts + 1), index % (self.contexts + 1)
         self._is_essence = (kind == self.contexts)[self._batch.rows]
@@ -180,7 +182,7 @@ class _Task:
         losses = self.objective.loss(logits, self._batch.targets)
         losses = losses * self._batch.weights.to(losses.dtype) / self.contexts
         essence = self._is_essence
-        divergences = self.objective.divergence(logits[essence], self.tails.logits[essence])
+        divergences = self.objective.divergence(logits[essence], self._before[essence])
         losses = losses.index_put((essence,), self.settings.kl_factor * divergences)
         decay = self.settings.v_weight_decay * delta.norm(dim=1) / self.initial.norm(dim=1).square()
         return decay.index_add(0, self._fact[self._batch.rows], losses.to(decay.dtype))

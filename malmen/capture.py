@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from malmen.batches import Batch, Example
+from malmen.models.blocks import block_of
 from malmen.models.language_model import LanguageModel
 from malmen.spill import Rows, SpilledRows
+from malmen.tails import Tails
 
 __all__ = ["Cached", "Record", "Tokens", "cached_count", "capture", "run_edit_tuples"]
 
@@ -62,11 +65,23 @@ def run_edit_tuples(
     The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
     gradient depends neither on the fact's batch nor on the number of facts.
 
+    A decoder's answers influence no token before them: where those alone are cached, the way back
+    is that of the sequences' ends.
+
     Returns:
         The logits at answers; keys and value gradients of cached tokens, tuple after tuple.
     """
-    with _perturbed(lm) as (keys, deltas), torch.enable_grad():
-        logits = lm.logits(batch, whole=cached == "all")
+    with ExitStack() as stack:
+        logits_of = partial(lm.logits, batch, whole=cached == "all")
+        below = _block_below(lm)
+        if cached == "ans" and below is not None:
+            starts = [example.positions[0] for example in batch.examples]
+            tails = Tails(lm, batch, block=below, starts=starts)
+            logits_of = partial(stack.enter_context(tails.replayed()), tails.states)
+            batch = tails.batch
+        keys, deltas = stack.enter_context(_perturbed(lm))
+        stack.enter_context(torch.enable_grad())
+        logits = logits_of()
         losses = lm.objective.loss(logits, batch.targets)
         loss = (losses * batch.weights.to(losses.dtype)).sum()
         gradients = torch.autograd.grad(loss, [deltas[name] for name in lm.layers])
@@ -75,6 +90,14 @@ def run_edit_tuples(
         at = _cached_rows(lm, batch, name, cached, seen=gradient.shape[:-1])
         tokens[name] = (keys[name].flatten(0, -2)[at], gradient.flatten(0, -2)[at])
     return logits.detach(), tokens
+
+
+def _block_below(lm: LanguageModel) -> int | None:
+    """Return the block below the edited ones, if the ends of sequences can be run from there."""
+    if lm.entry.rows == "fever" or lm.model.config.is_encoder_decoder or lm.stored is not None:
+        return None
+    lowest = min(block_of(lm, layer) for layer in lm.layers)
+    return lowest - 1 if lowest > 0 else None
 
 
 def cached_count(lm: LanguageModel, edit: Example, layer: str, *, cached: Cached = "ans") -> int:

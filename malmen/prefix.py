@@ -180,7 +180,7 @@ def _record_whole(
             logits, tokens = run_edit_tuples(lm, batch)
         else:
             logits = lm.logits(batch)
-    store.put_answers(batch.examples, *inputs or [logits])
+    store.put_answers(batch.examples, inputs[-1] if inputs else logits)
     for layer, pair in tokens.items():
         store.put_tokens(batch.examples, layer, *pair)
     return outputs[-1]

@@ -2,10 +2,10 @@
 
 A change behind a block, at one token, reaches the blocks above and the tokens from there on. To
 try many changes, the rest is run once: the blocks below hand on what they handed on then, and the
-tokens before keep their attention keys and values.
+tokens before keep their attention keys and values. No gradient passes through those, either.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,34 +28,39 @@ class Tails:
         lm: a decoder, all blocks present.
         batch: the sequences.
         block: the block behind which states will be changed.
-        starts: (b,), the token of each sequence whose state will be changed.
+        starts: token of each sequence whose state will be changed: its first answer at the latest.
 
     Attributes:
-        logits: (answers, vocabulary), when nothing is changed.
+        batch: the tails; their answers are those of the sequences.
         states: (b, h), the states that will be changed.
     """
 
-    def __init__(self, lm: LanguageModel, batch: Batch, *, block: int, starts: Tensor) -> None:
+    def __init__(
+        self, lm: LanguageModel, batch: Batch, *, block: int, starts: Sequence[int]
+    ) -> None:
         self._lm, self._block = lm, block
         self._cache = _Cache(config=lm.model.config)
         with torch.no_grad(), self._inputs():
-            self.logits, self._output = run_whole(lm, batch, block)
+            _, self._output = run_whole(lm, _without_answers(batch), block)
         self._cache.is_complete = True
 
-        lengths = batch.attention_mask.sum(dim=1)
-        columns = starts[:, None] + torch.arange(int((lengths - starts).max()), device=lm.device)
-        is_token = columns < lengths[:, None]
-        self._columns = columns.clamp(max=batch.input_ids.shape[1] - 1)
-        is_before = torch.arange(batch.input_ids.shape[1], device=lm.device) < starts[:, None]
-        self._batch = replace(
+        device, width = lm.device, batch.input_ids.shape[1]
+        lengths = [len(example.ids) for example in batch.examples]
+        longest = max(length - start for length, start in zip(lengths, starts, strict=True))
+        first = torch.tensor(starts, device=device)
+        columns = first[:, None] + torch.arange(longest, device=device)
+        is_token = columns < torch.tensor(lengths, device=device)[:, None]
+        is_before = torch.arange(width, device=device) < first[:, None]
+        self._columns = columns.clamp(max=width - 1)
+        self.batch = replace(
             batch,
             input_ids=batch.input_ids.gather(1, self._columns),
             attention_mask=torch.cat([is_before, is_token], dim=1).long(),
-            columns=batch.columns - starts[batch.rows],
+            columns=batch.columns - first[batch.rows],
         )
-        rows = torch.arange(len(batch), device=lm.device)[:, None]
+        rows = torch.arange(len(batch), device=device)[:, None]
         self._later = self._output.states[rows, self._columns[:, 1:]]
-        self.states = self._output.states[rows[:, 0], starts]
+        self.states = self._output.states[rows[:, 0], first]
 
     @contextmanager
     def replayed(self) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -67,7 +72,7 @@ class Tails:
         def logits(states: Tensor) -> Tensor:
             changed = states[:, None].to(self._later.dtype)
             stand_in.output = self._output.replaced(torch.cat([changed, self._later], dim=1))
-            return self._lm.logits(self._batch)
+            return self._lm.logits(self.batch)
 
         try:
             for index in range(self._block + 1):  # some models look up blocks by index
@@ -89,6 +94,14 @@ class Tails:
             yield
         finally:
             handle.remove()
+
+
+def _without_answers(batch: Batch) -> Batch:
+    """Return a batch at which nothing is predicted, so that neither is a head run."""
+    none = batch.rows[:0]
+    return replace(
+        batch, rows=none, columns=none, targets=none, weights=batch.weights[:0], facts=none
+    )
 
 
 class _Cache(DynamicCache):

@@ -9,7 +9,10 @@ from tiny_models import ARCHITECTURES, bits, plain_cached, random_examples, tiny
 
 from malmen.batches import Example
 from malmen.capture import Cached, Record, capture
+from malmen.models.blocks import blocks_of
 from malmen.spill import SpilledRows, in_memory
+
+DECODERS = ("llama", "gpt2", "gptj")
 
 kinds = pytest.mark.parametrize("kind", ARCHITECTURES)
 choices = pytest.mark.parametrize("cached", ["ans", "all"])
@@ -38,6 +41,23 @@ def test_keys_and_gradients_are_those_of_each_example_alone(
     examples = random_examples(kind, 7)
     found = capture(lm, lm.batches(examples, size=size), cached=cached)
     assert_equal(found, plain_cached(lm, by_length(examples), cached))
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_goes_back_from_its_answers_alone(kind: str) -> None:
+    lm = tiny_lm(kind)
+    [batch] = lm.batches(random_examples(kind, 5), size=5)
+    runs: list[tuple[bool, int]] = []
+    handle = blocks_of(lm)[-1].register_forward_hook(
+        lambda module, args, output: runs.append((torch.is_grad_enabled(), args[0].shape[1]))
+    )
+    capture(lm, [batch])
+    capture(lm, [batch], cached="all")
+    handle.remove()
+    answers = max(len(example.positions) for example in batch.examples)
+    width = batch.input_ids.shape[1]
+    assert answers < width
+    assert runs == [(False, width), (True, answers), (True, width)]
 
 
 def test_an_encoder_decoder_caches_every_token_on_both_sides() -> None:
