@@ -415,7 +415,7 @@ class _LanguageModelCosts:
         seconds += self.seconds(spread, batches=sum(counts) * layers / memit.fact_batch)
         lm = Planner(self.entry.editing("memit"))
         batch = lm.batch(memit.fact_batch * prompts)
-        running = lm.peak(lambda: capture(lm.lm, [batch]), "memit")
+        running = lm.peak(lambda: capture(lm.lm, [batch], cached="all"), "memit")
         edited = SINGLE * sum(d * value_size for d, value_size in lm.lm.shapes.values())
         solving = DOUBLE * (7 * d * min(d, pool) + 2 * d**2)
         return Cost(
