@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 import torch
@@ -61,13 +62,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.examples)
 
-    @property
+    @cached_property
     def answers(self) -> Tensor:
         """Index of each answer position among all positions of the batch, (answers,)."""
         ids = self.input_ids if self.decoder_input_ids is None else self.decoder_input_ids
         return self.rows * ids.shape[1] + self.columns
 
-    @property
+    @cached_property
     def tokens(self) -> Tensor:
         """Index of each token of the input, none of the padding, among all positions, (n,)."""
         is_token = self.attention_mask[:, -self.input_ids.shape[1] :]  # it may tell of earlier ones

@@ -97,7 +97,7 @@ class Tails:
 
 
 def _without_answers(batch: Batch) -> Batch:
-    """Return a batch at which nothing is predicted, so that neither is a head run."""
+    """Return a batch at which nothing is predicted, so that no head is run."""
     none = batch.rows[:0]
     return replace(
         batch, rows=none, columns=none, targets=none, weights=batch.weights[:0], facts=none

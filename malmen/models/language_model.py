@@ -61,7 +61,7 @@ class LanguageModel:
         _fuse_activations(model)
         self._cut_feed_forwards()
         self._answers: Tensor | None = None
-        self._fed: tuple[Tensor, Tensor] | None = None
+        self._fed: Batch | None = None
         self.stored: Stored | None = None
 
     @classmethod
@@ -142,7 +142,7 @@ class LanguageModel:
             (answers, vocabulary), or (claims, 1) of a fact checker, in at least single precision.
         """
         self._answers = batch.answers
-        self._fed = None if whole else (batch.tokens, batch.answers)
+        self._fed = None if whole else batch
         try:
             output = self.model(
                 input_ids=batch.input_ids,
@@ -266,8 +266,11 @@ class LanguageModel:
         """Return a function of states (b, t, h) that is zero where nobody reads it."""
 
         def run(states: Tensor) -> Tensor:
+            if self._fed is None:
+                return function(states)
             every = states.flatten(0, 1)
-            if self._fed is None or len(read := self._fed[is_last]) == len(every):
+            read = self._fed.answers if is_last else self._fed.tokens
+            if len(read) == len(every):
                 return function(states)
             rows = function(every.index_select(0, read))
             output = rows.new_zeros(len(every), rows.shape[1]).index_copy(0, read, rows)
