@@ -51,7 +51,9 @@ class _Block(nn.Module):
 
     def __init__(self, size: int, rank: int, n_layers: int) -> None:
         super().__init__()
-        self.A = nn.Parameter(torch.randn(size, rank) / size**0.5)
+        # N(0, 1), as released: B starts at zero and Adam moves each of its entries by the meta
+        # learning rate whatever its gradient, so a block's effect grows with the norm of A.
+        self.A = nn.Parameter(torch.randn(size, rank))
         self.B = nn.Parameter(torch.zeros(rank, size))
         self.bias = nn.Parameter(torch.zeros(size))
         self.scale = nn.Parameter(torch.ones(n_layers, size))
