@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Batch", "Batches", "Example", "make_batches"]
+__all__ = ["Batch", "Batches", "Example", "LossWeights", "make_batches"]
+
+LossWeights = Literal["facts", "tokens"]
+"""What weighs equally in a loss: every fact, however it is batched; or, as released, every answer
+token of a batch, and every batch."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,11 @@ class Batch:
         columns: (answers,) column of each answer position.
         targets: (answers,) expected token.
         weights: (answers,) 1 / number of answers of the fact, so that a weighted sum over answers
-            is a sum of per-fact means, however facts are batched.
+            is a sum of per-fact means, however facts are batched; or 1 / number of answers of the
+            batch (:data:`LossWeights`).
         facts: (answers,) index of the fact among all examples given to :func:`make_batches`.
         examples: the examples, in order of rows.
+        loss_weights: which of the two ``weights`` are.
         decoder_input_ids: (b, s) of an encoder-decoder, padded on the right.
         decoder_attention_mask: (b, s) of an encoder-decoder.
     """
@@ -56,6 +62,7 @@ class Batch:
     weights: Tensor
     facts: Tensor
     examples: tuple[Example, ...]
+    loss_weights: LossWeights = "facts"
     decoder_input_ids: Tensor | None = None
     decoder_attention_mask: Tensor | None = None
 
@@ -82,6 +89,7 @@ class Batches(Sequence[Batch]):
         examples: in any order; :attr:`Batch.facts` refers to this order.
         groups: indices of the examples of every batch.
         device: of the tensors.
+        loss_weights: what weighs equally in a loss.
     """
 
     def __init__(
@@ -90,8 +98,10 @@ class Batches(Sequence[Batch]):
         groups: Sequence[Sequence[int]],
         *,
         device: torch.device | str,
+        loss_weights: LossWeights = "facts",
     ) -> None:
-        self._examples, self._groups, self._device = examples, groups, device
+        self._examples, self._groups = examples, groups
+        self._device, self._loss_weights = device, loss_weights
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -104,12 +114,21 @@ class Batches(Sequence[Batch]):
 
     def __getitem__(self, index: int | slice) -> "Batch | Batches":
         if isinstance(index, slice):
-            return Batches(self._examples, self._groups[index], device=self._device)
-        return _pad(self._examples, self._groups[index], self._device)
+            return Batches(
+                self._examples,
+                self._groups[index],
+                device=self._device,
+                loss_weights=self._loss_weights,
+            )
+        return _pad(self._examples, self._groups[index], self._device, self._loss_weights)
 
 
 def make_batches(
-    examples: Sequence[Example], *, size: int, device: torch.device | str = "cpu"
+    examples: Sequence[Example],
+    *,
+    size: int,
+    device: torch.device | str = "cpu",
+    loss_weights: LossWeights = "facts",
 ) -> Batches:
     """Put examples in batches of at most ``size``, those of like length together.
 
@@ -117,19 +136,26 @@ def make_batches(
         examples: in any order; :attr:`Batch.facts` refers to this order.
         size: largest number of examples in a batch.
         device: of the tensors.
+        loss_weights: what weighs equally in a loss.
 
     Returns:
         The batches, shortest examples first.
     """
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     groups = [order[start : start + size] for start in range(0, len(order), size)]
-    return Batches(examples, groups, device=device)
+    return Batches(examples, groups, device=device, loss_weights=loss_weights)
 
 
-def _pad(examples: Sequence[Example], group: Sequence[int], device: torch.device | str) -> Batch:
+def _pad(
+    examples: Sequence[Example],
+    group: Sequence[int],
+    device: torch.device | str,
+    loss_weights: LossWeights,
+) -> Batch:
     members = [examples[i] for i in group]
     answers = [len(example.positions) for example in members]
     counts = torch.tensor(answers)
+    together = counts if loss_weights == "facts" else counts.sum().expand_as(counts)
 
     def flat(values: list[tuple[int, ...]]) -> Tensor:
         return torch.tensor([v for value in values for v in value], device=device)
@@ -146,9 +172,10 @@ def _pad(examples: Sequence[Example], group: Sequence[int], device: torch.device
         rows=torch.arange(len(group)).repeat_interleave(counts).to(device),
         columns=flat([example.positions for example in members]),
         targets=flat([example.targets for example in members]),
-        weights=(1 / counts.double()).repeat_interleave(counts).to(device),
+        weights=(1 / together.double()).repeat_interleave(counts).to(device),
         facts=torch.tensor(group).repeat_interleave(counts).to(device),
         examples=tuple(members),
+        loss_weights=loss_weights,
         decoder_input_ids=decoder_input_ids,
         decoder_attention_mask=decoder_attention_mask,
     )

@@ -48,7 +48,7 @@ def capture(
     """
     kept = _places(lm, batches, cached=cached, memory_mb=memory_mb)
     for batch in batches:
-        tokens = _stored(lm, batch, cached)
+        tokens = _stored(lm, batch, cached) if batch.loss_weights == "facts" else None
         if tokens is None:
             _, tokens = run_edit_tuples(lm, batch, cached=cached)
         for name, pair in tokens.items():
@@ -62,8 +62,9 @@ def run_edit_tuples(
 ) -> tuple[Tensor, Tokens]:
     """Run edit tuples forward and back.
 
-    The fine-tuning loss is a sum over facts of the mean over a fact's answers, so a value
-    gradient depends neither on the fact's batch nor on the number of facts.
+    The fine-tuning loss is the sum over answers that the batch's weights say: by default one over
+    facts of the mean over a fact's answers, so that a value gradient depends neither on the fact's
+    batch nor on the number of facts.
 
     A decoder's answers influence no token before them: where those alone are cached, the way back
     is that of the sequences' ends.

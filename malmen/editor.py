@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from malmen.batches import LossWeights
 from malmen.capture import Record, capture
 from malmen.encoding import EncodedFact
 from malmen.hypernetwork import HyperNetwork
@@ -68,6 +69,8 @@ class TokenEditor(ABC):
 
     layers: Mapping[str, tuple[int, int]]
     settings: TokenSettings
+    loss_weights: LossWeights = "facts"
+    """What weighs equally in the loss of the edit tuples."""
 
     @abstractmethod
     def outputs(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
@@ -96,8 +99,9 @@ class TokenEditor(ABC):
 
     def record(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Record:
         """Return keys and value gradients of the edit tuples' cached tokens."""
-        batches = lm.batches([fact.edit for fact in facts], size=self.settings.fact_batch)
         settings = self.settings
+        edits = [fact.edit for fact in facts]
+        batches = lm.batches(edits, size=settings.fact_batch, loss_weights=self.loss_weights)
         return capture(lm, batches, cached=settings.cached, memory_mb=settings.memory_mb)
 
     def token_batches(self, tokens: tuple[Rows, Rows]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -188,6 +192,7 @@ class HyperNetworkEditor(nn.Module, TokenEditor):
     def __init__(self, layers: Mapping[str, tuple[int, int]], settings: HyperSettings) -> None:
         super().__init__()
         self.layers, self.settings = layers, settings
+        self.loss_weights = settings.loss_weights
         shapes = sorted(set(layers.values()))
         self.networks = nn.ModuleList(
             HyperNetwork(

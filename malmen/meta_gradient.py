@@ -10,6 +10,7 @@ Of a bounded number of tokens, phase one keeps the graph after all, which spares
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from malmen.capture import Record
 from malmen.editor import HyperNetworkEditor, Reconciled, Shifts
 from malmen.encoding import EncodedFact
 from malmen.models.language_model import LanguageModel
+from malmen.settings import HyperSettings
 from malmen.spill import Rows
 
 __all__ = ["MetaLoss", "keeping_graphs", "meta_gradient"]
@@ -25,6 +27,8 @@ __all__ = ["MetaLoss", "keeping_graphs", "meta_gradient"]
 @dataclass(frozen=True)
 class MetaLoss:
     """Losses of one meta-training step, each a mean over its facts.
+
+    Where tokens weigh equally (:data:`malmen.batches.LossWeights`), each is a sum over batches.
 
     Attributes:
         generalisation: L_gen, cross-entropy of the answers to the equivalent tuples.
@@ -65,7 +69,7 @@ def meta_gradient(
     }  # (iii)
     shifts = {layer: one.shift for layer, one in reconciled.items()}
     loss, shift_gradients = _back_propagate_to_shifts(  # (iv), (v)
-        lm, facts, shifts, loc_coef=loc_coef, size=editor.settings.fact_batch
+        lm, facts, shifts, loc_coef=loc_coef, settings=editor.settings
     )
     for layer, tokens in record.items():
         # Theorems 1 and 2 for MALMEN, a sum of outer products for MEND.
@@ -90,22 +94,24 @@ def _back_propagate_to_shifts(
     shifts: Shifts,
     *,
     loc_coef: float,
-    size: int,
+    settings: HyperSettings,
 ) -> tuple[MetaLoss, dict[str, Tensor]]:
     """Return the meta loss of the edited language model, and ∇_S of every layer."""
     weights = lm.edited_weights({layer: shift.detach() for layer, shift in shifts.items()})
+    batches = partial(lm.batches, size=settings.fact_batch, loss_weights=settings.loss_weights)
+    count = len(facts) if settings.loss_weights == "facts" else 1
     generalisation = locality = 0.0
-    for batch in lm.batches([fact.equivalent for fact in facts], size=size):
+    for batch in batches([fact.equivalent for fact in facts]):
         with lm.swapped(weights):
             losses = lm.objective.loss(lm.logits(batch), batch.targets)
-        loss = (losses * batch.weights.to(losses.dtype)).sum() / len(facts)
+        loss = (losses * batch.weights.to(losses.dtype)).sum() / count
         loss.backward()
         generalisation += loss.item()
-    for batch in lm.batches([fact.unrelated for fact in facts], size=size):
+    for batch in batches([fact.unrelated for fact in facts]):
         before = lm.unedited_logits(batch)
         with lm.swapped(weights):
             divergences = lm.objective.divergence(lm.logits(batch), before)
-        loss = (divergences * batch.weights.to(divergences.dtype)).sum() / len(facts)
+        loss = (divergences * batch.weights.to(divergences.dtype)).sum() / count
         (loc_coef * loss).backward()
         locality += loss.item()
     total = generalisation + loc_coef * locality

@@ -44,6 +44,9 @@ class HyperSettings(TokenSettings):
     """Whether keys and value gradients are normalised by running statistics."""
     learn_lambda: bool = True
     """Whether MALMEN's λ is learned; otherwise it stays 1."""
+    loss_weights: Literal["facts", "tokens"] = "facts"
+    """What weighs equally in every loss: facts; or, as released, answer tokens of a batch of facts,
+    and such batches, whose losses are then summed instead of averaged over facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +111,20 @@ class PretrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MemitSettings:
-    """Hyper-parameters of MEMIT; the defaults are those published for GPT-J."""
+    """Hyper-parameters of MEMIT; the defaults are those published and released for GPT-J."""
 
     v_steps: int = 25
-    """Steps of Adam that find the value of a fact."""
+    """Losses computed to find the value of a fact; a step of Adam follows each but the last."""
     v_learning_rate: float = 0.5
     """Learning rate of these steps."""
     clamp_factor: float = 0.75
     """Largest norm of what a fact adds to the hidden state, relative to the norm of that state."""
     kl_factor: float = 0.0625
     """Weight of the divergence on "{subject} is a"."""
+    kl_at: Literal["subject", "essence"] = "subject"
+    """Where it is taken: at the subject's last token (released), or at the last one (paper)."""
+    kl_direction: Literal["after_before", "before_after"] = "after_before"
+    """KL(after ‖ before) of the change (released and paper), or KL(before ‖ after)."""
     v_weight_decay: float = 0.5
     """Weight of the norm of what is added, relative to the squared norm of the hidden state."""
     covariance_weight: float = 15000.0
@@ -125,6 +132,10 @@ class MemitSettings:
     contexts: int = 6
     """Prefixes that a fact is written behind, the empty one included."""
     context_length: int = 10
-    """Tokens of a prefix sampled from the language model."""
+    """Tokens of a sampled prefix, its first word among them."""
+    context_top_k: int = 5
+    """Likeliest tokens that each token of a prefix is drawn from; 0 takes the whole vocabulary."""
+    precision: Literal["float32", "stored"] = "float32"
+    """Of the language model: single (released), or that in which its weights are stored."""
     fact_batch: int = 32
     """Facts whose values are optimised at a time."""

@@ -187,8 +187,8 @@ def test_table_2_compares_every_variant_at_every_count(run: Run) -> None:
 
 def test_table_2_prints_differences_of_the_variants_alone(run: Run) -> None:
     scores, differences = table_2(evaluations=[full(run), *run.ablations]).grids
-    assert len(scores.rows) == 18
-    assert len(differences.rows) == 15
+    assert len(scores.rows) == 24
+    assert len(differences.rows) == 21
     for row in differences.rows:
         found = differences.cell(row, "ES")
         assert re.fullmatch(r"[+−]\d+\.\d", found.text)

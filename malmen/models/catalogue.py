@@ -13,7 +13,7 @@ from malmen.errors import InputError
 
 __all__ = ["Entry", "Hub", "Modules", "Package", "catalogue", "lookup", "paper_models"]
 
-Modules = Literal["edited", "alternative", "memit"]
+Modules = Literal["edited", "alternative", "alternative_six", "memit"]
 """The choices of modules to edit that the catalogue gives."""
 
 
@@ -57,6 +57,7 @@ class Entry:
     frozen: int = 0
     edited: tuple[str, ...] = ()
     alternative: tuple[str, ...] = ()
+    alternative_six: tuple[str, ...] = ()
     memit: tuple[str, ...] = ()
 
     @property

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from malmen.batches import Batch, Batches, Example, make_batches
+from malmen.batches import Batch, Batches, Example, LossWeights, make_batches
 from malmen.errors import InputError
 from malmen.models import manifest
 from malmen.models.catalogue import Entry
@@ -123,9 +123,11 @@ class LanguageModel:
         positions = tuple(range(first, first + len(targets)))
         return self._fitting(Example(tuple(ids + targets[:-1]), positions, tuple(targets)), prompt)
 
-    def batches(self, examples: Sequence[Example], *, size: int) -> Batches:
+    def batches(
+        self, examples: Sequence[Example], *, size: int, loss_weights: LossWeights = "facts"
+    ) -> Batches:
         """Put examples in batches of at most ``size`` facts."""
-        return make_batches(examples, size=size, device=self.device)
+        return make_batches(examples, size=size, device=self.device, loss_weights=loss_weights)
 
     def logits(self, batch: Batch, *, whole: bool = False) -> Tensor:
         """Return the logits at the answer positions.
