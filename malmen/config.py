@@ -19,6 +19,7 @@ from jsonschema.validators import extend
 from malmen.data.sources import PREFIX, sources
 from malmen.errors import InputError
 from malmen.models.catalogue import lookup
+from malmen.published_settings import trials
 
 SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -235,11 +236,9 @@ def _search_fits(search: Mapping[str, Any], pool: int, lm: str) -> Iterator[str]
 
 
 def _equal_budgets(grids: Mapping[str, Mapping[str, Sequence[Any]]]) -> Iterator[str]:
-    trials = {
-        editor: math.prod(len(values) for values in grid.values()) for editor, grid in grids.items()
-    }
-    if len(set(trials.values())) > 1:
-        counts = ", ".join(f"{editor} {number}" for editor, number in trials.items())
+    numbers = {editor: len(trials(editor, grid)) for editor, grid in grids.items()}
+    if len(set(numbers.values())) > 1:
+        counts = ", ".join(f"{editor} {number}" for editor, number in numbers.items())
         yield f"search.grid: every editor must get as many trials as the others, but: {counts}"
 
 

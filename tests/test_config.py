@@ -266,6 +266,7 @@ def test_a_variant_is_malmen_with_something_changed():
     defaults |= {
         "normalise": HyperSettings().normalise,
         "learn_lambda": HyperSettings().learn_lambda,
+        "loss_weights": HyperSettings().loss_weights,
     }
     for variant in DESK["ablations"]["variants"].values():
         assert any(defaults[key] != value for key, value in variant.items())

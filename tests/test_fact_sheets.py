@@ -9,6 +9,7 @@ from test_typesetting import compile_latex
 from tiny_folders import write_lines, write_lm, zsre_line
 
 from malmen.errors import InputError
+from malmen.published_settings import published_settings
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,
@@ -16,7 +17,7 @@ from malmen.settings import (
     TokenSettings,
     TrainingSettings,
 )
-from malmen.tables.fact_sheets import published_settings, table_3, table_4
+from malmen.tables.fact_sheets import table_3, table_4
 from malmen.tables.typesetting import write_table
 
 LMS = ("t5_desk", "fact_checker")

@@ -21,6 +21,7 @@ from test_config import load
 
 from malmen import cli
 from malmen.models.catalogue import lookup
+from malmen.published_settings import trials as tried
 
 ROOT = Path(__file__).parent.parent
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -239,7 +240,12 @@ def test_one_figure_needs_only_its_language_model(fresh):
 def test_search_gives_equal_trials(fresh):
     config = load("config")
     search = jobs(fresh.snakemake("-n", "search"))
-    (trials,) = {prod(map(len, grid.values())) for grid in config["search"]["grid"].values()}
+    grids = config["search"]["grid"]
+    (trials,) = {len(tried(editor, grid)) for editor, grid in grids.items()}
+    assert all(
+        len(tried(editor, grid)) == prod(map(len, grid.values())) + 1  # the published ones
+        for editor, grid in grids.items()
+    )
     lms = config["run"]["language_models"]
     assert search["search_train"] == len(lms) * 2 * trials  # MALMEN and MEND
     assert search["search_evaluate"] == trials * sum(len(editors_of(config, lm)) for lm in lms)

@@ -2,19 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from importlib import resources
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from malmen.data.facts import read_rows
 from malmen.errors import InputError
 from malmen.files import read_json
 from malmen.models.catalogue import Entry, lookup
+from malmen.published_settings import published_settings
 from malmen.results import PRINTED_NAMES, editor_order
 from malmen.settings import MemitSettings
 from malmen.tables.score_tables import figure_order, title_of
@@ -23,10 +22,14 @@ from malmen.tables.typesetting import EMPTY, Grid, Table, percent
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["published_settings", "table_3", "table_4"]
+__all__ = ["table_3", "table_4"]
 
 _TRAINING = "training"
-_DEFAULTS = {"context_length": MemitSettings().context_length}
+_DEFAULTS = {
+    key: value
+    for key, value in asdict(MemitSettings()).items()
+    if key in {"context_length", "context_top_k", "kl_at", "kl_direction", "precision"}
+}
 """What a configuration may leave to the default."""
 
 _SPLITS = ("train", "validation", "evaluation")
@@ -55,15 +58,6 @@ def table_3(*, settings: Path) -> Table:
         data=data,
         notes=["Published: " + "; ".join(sources) + "."],
     )
-
-
-def published_settings() -> dict[str, Any]:
-    """Return the published hyper-parameters, as `published_settings.yaml` explains them."""
-    text = (
-        resources.files(__package__).joinpath("published_settings.yaml").read_text(encoding="utf-8")
-    )
-    published: dict[str, Any] = yaml.safe_load(text)
-    return published
 
 
 def _hyper_parameters(settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -5,11 +5,11 @@ import sys
 from dataclasses import fields
 from functools import cache
 from hashlib import sha256
-from itertools import product
 from os.path import relpath
 from pathlib import Path
 from shlex import quote
 
+from malmen import published_settings
 from malmen.models.catalogue import lookup
 from malmen.data.sources import PREFIX, sources
 from malmen.config import check
@@ -278,6 +278,8 @@ def statistics_options(wildcards, input):
     texts = {key: input[key] for key in statistics_texts(wildcards)}
     if not texts:
         texts = {"dataset": config["statistics"]["texts"].removeprefix("hub:")}
+    hyper = hyper_parameters(wildcards.lm, "memit")
+    about |= {key: hyper[key] for key in ("precision",) if key in hyper}
     return options({**texts, **about, "seed": config["seed"]})
 
 
@@ -429,9 +431,8 @@ def ablations():
 
 
 def trials(editor):
-    """Every combination of an editor's grid, as changes to its hyper-parameters."""
-    grid = config["search"]["grid"][editor]
-    return [dict(zip(grid, values)) for values in product(*grid.values())]
+    """What is tried for an editor, as changes to its hyper-parameters."""
+    return published_settings.trials(editor, config["search"]["grid"][editor])
 
 
 def trial(wildcards):

@@ -54,7 +54,7 @@ rule table:
     input:
         unpack(table_inputs),
         outside="malmen/tables/outside_numbers.yaml",
-        published="malmen/tables/published_settings.yaml",
+        published="malmen/published_settings.yaml",
     output:
         multiext("<results>/tables/table_{number}", *(f".{name}" for name in TABLE_FORMATS)),
     log:
