@@ -104,7 +104,13 @@ class MEMIT:
         if lm not in self._memories:
             starts = [STARTS[i % len(STARTS)] for i in range(self.settings.contexts - 1)]
             sampled = sample_texts(
-                lm, starts, length=self.settings.context_length, seed=self.seed, progress=False
+                lm,
+                starts,
+                length=self.settings.context_length,
+                seed=self.seed,
+                top_k=self.settings.context_top_k,
+                counts_start=True,
+                progress=False,
             )
             self._memories[lm] = _Remembered(["", *(f"{text}. " for text in sampled)])
         return self._memories[lm]
@@ -172,5 +178,16 @@ class MEMIT:
                 order.append(batch.facts)
         back = torch.cat(order).argsort()
         by_context = (-1, self.settings.contexts)
-        means = torch.cat(keys)[back].unflatten(0, by_context).mean(dim=1)
+        means = _context_mean(torch.cat(keys)[back].unflatten(0, by_context))
         return means, torch.cat(states)[back].unflatten(0, by_context)[:, 0]
+
+
+def _context_mean(keys: Tensor) -> Tensor:
+    """Return the mean over contexts of keys (facts, contexts, d).
+
+    The empty context weighs as much as all sampled ones together (the released code averages
+    contexts of a kind first, then the kinds).
+    """
+    if keys.shape[1] == 1:
+        return keys[:, 0]
+    return (keys[:, 0] + keys[:, 1:].mean(dim=1)) / 2

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -115,7 +116,7 @@ def optimise_values(
     largest = settings.clamp_factor * task.initial.norm(dim=1)
     is_open = torch.ones_like(largest, dtype=torch.bool)
     with torch.enable_grad(), task.tails.replayed() as logits_with:
-        for _ in range(settings.v_steps):
+        for _ in range(settings.v_steps - 1):  # as released, which also computes the last loss
             losses = task.losses(logits_with(task.states_with(delta)), delta)
             is_open &= losses.detach() >= ENOUGH
             if not is_open.any():
@@ -151,7 +152,7 @@ class _Task:
         prompts: list[SubjectPrompt] = []
         for fact in facts:
             prompts += [subject_prompt(lm, fact, context=context) for context in contexts]
-            prompts.append(_essence(lm, fact))
+            prompts.append(_essence(lm, fact, at=settings.kl_at))
         [self._batch] = lm.batches([prompt.example for prompt in prompts], size=len(prompts))
         index = torch.empty(len(prompts), dtype=torch.long, device=lm.device)
         index[self._batch.rows] = self._batch.facts  # of each row's prompt: batches are sorted
@@ -176,20 +177,25 @@ class _Task:
 
         It is the negative log-likelihood of the answer, a mean over contexts and answer tokens; a
         divergence from what the language model says of the subject's essence; and a decay of δ.
-        The divergence is taken where "{subject} is a" is to be continued, as the paper has it; the
-        released code takes it at the subject's last token.
         """
         losses = self.objective.loss(logits, self._batch.targets)
         losses = losses * self._batch.weights.to(losses.dtype) / self.contexts
         essence = self._is_essence
-        divergences = self.objective.divergence(logits[essence], self._before[essence])
+        after, before = logits[essence], self._before[essence]
+        if self.settings.kl_direction == "before_after":
+            divergences = self.objective.divergence(after, before)
+        else:
+            divergences = self.objective.divergence(before, after)
         losses = losses.index_put((essence,), self.settings.kl_factor * divergences)
         decay = self.settings.v_weight_decay * delta.norm(dim=1) / self.initial.norm(dim=1).square()
         return decay.index_add(0, self._fact[self._batch.rows], losses.to(decay.dtype))
 
 
-def _essence(lm: LanguageModel, fact: Question) -> SubjectPrompt:
+def _essence(
+    lm: LanguageModel, fact: Question, *, at: Literal["subject", "essence"]
+) -> SubjectPrompt:
     text = f"{fact.subject} is a"
     ids = tuple(lm.tokenizer(text)["input_ids"])
     subject = _token_before(lm, text, len(fact.subject))
-    return SubjectPrompt(Example(ids, (len(ids) - 1,), (0,)), subject)
+    prompt = SubjectPrompt(Example(ids, (len(ids) - 1,), (0,)), subject)
+    return SubjectPrompt(prompt.up_to_subject(), subject) if at == "subject" else prompt

@@ -372,6 +372,7 @@ def key_statistics(
     dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     samples: int = 2000,
     length: int = 64,
+    precision: Literal["float32", "stored"] = "float32",
     seed: int = 0,
     device: Device = None,
 ) -> None:
@@ -387,13 +388,14 @@ def key_statistics(
             paper's Wikipedia, wikimedia/wikipedia:20231101.en and 100,000 samples.
         samples: Number of texts.
         length: Tokens of a text, at most.
+        precision: Of the language model, the same as MEMIT's.
         seed: Of all draws.
         device: Where to compute; a GPU unless there is none.
     """
     started = time.perf_counter()
     if sum(source is not None for source in (facts, texts, dataset)) != 1:
         raise InputError("name one source of texts: --facts, --texts or --dataset")
-    model = _load(lm, weights, modules="memit", device=device)
+    model = _load(lm, weights, modules="memit", precision=precision, device=device)
     from malmen.data import geonames
     from malmen.data.texts import desk_texts, read_texts, stream_dataset
     from malmen.files import write_json
@@ -581,7 +583,14 @@ def evaluate(
         raise InputError("--edits: name at least one number")
     prefixes = [] if prefix is None else [prefix]
     chosen_modules: Modules = "memit" if editor == "memit" else modules
-    model = _load(lm, weights, prefixes=prefixes, modules=chosen_modules, device=device)
+    model = _load(
+        lm,
+        weights,
+        prefixes=prefixes,
+        modules=chosen_modules,
+        precision=memit.precision if editor == "memit" else "stored",
+        device=device,
+    )
     facts = _encode(model, rows, seed=seed)
     check_pool(edits, sets=sets, pool=len(facts))
     untrained: dict[str, FineTuningSettings | MemitSettings | TokenSettings]
@@ -985,6 +994,7 @@ def _load(
     *,
     prefixes: Sequence[Path] = (),
     modules: Modules = "edited",
+    precision: Literal["float32", "stored"] = "stored",
     fast: bool = True,
     device: str | None = None,
 ) -> "LanguageModel":
@@ -997,12 +1007,15 @@ def _load(
         raise InputError(f"{lm} is not for editing; choose from {edited}")
     entry = lookup(lm).editing(modules)
     _prepare_libraries(fast=fast)
+    import torch
+
     from malmen.device import choose_device
     from malmen.models.language_model import LanguageModel
     from malmen.prefix import PrefixStore, replay
 
     place = choose_device(device)
-    model = LanguageModel.load(weights, entry)
+    dtype = torch.float32 if precision == "float32" else None
+    model = LanguageModel.load(weights, entry, dtype=dtype)
     if prefixes:
         replay(model, PrefixStore.merged([PrefixStore.load(p, model=lm) for p in prefixes]))
     return model.to(place)

@@ -8,8 +8,8 @@ of an order of magnitude, which no such GPU has confirmed.
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +220,9 @@ class _LanguageModelCosts:
             weights += lengths.answers * _size(lm.model.get_output_embeddings())
         return 2 * weights
 
-    def seconds(self, operations: float, *, batches: float = 0) -> float:
-        """Return the seconds of passes of the language model."""
-        return operations / RATES[self.entry.dtype] + batches * SECONDS_A_BATCH
+    def seconds(self, operations: float, *, batches: float = 0, dtype: str | None = None) -> float:
+        """Return the seconds of passes of the language model, in a dtype other than its own."""
+        return operations / RATES[dtype or self.entry.dtype] + batches * SECONDS_A_BATCH
 
     @cached_property
     def upper(self) -> float:
@@ -332,9 +332,9 @@ class _LanguageModelCosts:
     def evaluate(self, editor: str) -> Cost:
         facts = sum(self.settings["edits"]) * self.settings["sets"]
         pool = self.largest * self.settings["sets"]
-        scored = self.seconds(3 * (facts + pool) * self.upper, batches=3 * (facts + pool) / 32)
         if editor == "memit":
-            return self.evaluate_memit(pool, scored)
+            return self.evaluate_memit(facts, pool)
+        scored = self.seconds(3 * (facts + pool) * self.upper, batches=3 * (facts + pool) / 32)
         plan, seconds = self.tuning(facts) if editor == "ft" else self.editing(editor, facts)
         return Cost(
             rule="evaluate",
@@ -368,11 +368,23 @@ class _LanguageModelCosts:
 
     # --- MEMIT ---
 
+    @cached_property
+    def memit(self) -> MemitSettings:
+        known = {field.name for field in fields(MemitSettings)}
+        return MemitSettings(**{k: v for k, v in self.hyper("memit").items() if k in known})
+
+    @cached_property
+    def memit_planner(self) -> Planner:
+        """The language model with the layers that MEMIT edits, in its precision."""
+        entry = self.entry.editing("memit")
+        if self.memit.precision == "float32":
+            entry = replace(entry, dtype="float32")
+        return Planner(entry)
+
     @property
     def memit_sizes(self) -> list[int]:
         """Return the key sizes of the layers that MEMIT edits."""
-        shapes = Planner(self.entry.editing("memit")).lm.shapes.values()
-        return [d for d, _ in shapes]
+        return [d for d, _ in self.memit_planner.lm.shapes.values()]
 
     @property
     def memit_top(self) -> int:
@@ -385,33 +397,33 @@ class _LanguageModelCosts:
         per_token = self.passes() - self.passes(lowest=self.memit_top)
         operations = tokens * per_token / self.planner.lengths.tokens
         products = tokens * sum(2 * d**2 for d in self.memit_sizes)
-        seconds = self.seconds(operations, batches=about["samples"] / 32)
-        blocks = self.planner.lm.model.get_submodule(self.entry.blocks)
+        lm = self.memit_planner
+        seconds = self.seconds(operations, batches=about["samples"] / 32, dtype=lm.entry.dtype)
+        blocks = lm.lm.model.get_submodule(self.entry.blocks)
         assert isinstance(blocks, nn.ModuleList)
-        lower = self.planner.weights - sum(map(_bytes, blocks[self.memit_top :]))
+        lower = lm.weights - sum(map(_bytes, blocks[self.memit_top :]))
         batch = 8 * about["length"] * max(self.memit_sizes) * (DOUBLE + SINGLE)
         return Cost(
             rule="key_statistics",
             what=self.name,
             disk=covariances,
-            device=max(self.planner.weights, lower + covariances + batch),
-            host=self.planner.weights - lower + 2 * covariances,
+            device=max(lm.weights, lower + covariances + batch),
+            host=lm.weights - lower + 2 * covariances,
             hours=(seconds + products / RATES["float64"]) / 3600,
         )
 
-    def evaluate_memit(self, pool: int, scored: float) -> Cost:
-        memit = MemitSettings(
-            **{k: v for k, v in self.hyper("memit").items() if k in asdict(MemitSettings())}
-        )
+    def evaluate_memit(self, facts: int, pool: int) -> Cost:
+        memit, lm = self.memit, self.memit_planner
+        seconds_of = partial(self.seconds, dtype=lm.entry.dtype)
+        scored = seconds_of(3 * (facts + pool) * self.passes(), batches=3 * (facts + pool) / 32)
         d, prompts = max(self.memit_sizes), memit.contexts + 1
         above = self.passes(lowest=self.memit_top)
         values = pool * prompts * (self.passes() + memit.v_steps * (1 + BACKWARD) * above)
-        seconds = self.seconds(values, batches=pool / memit.fact_batch * memit.v_steps)
+        seconds = seconds_of(values, batches=pool / memit.fact_batch * memit.v_steps)
         counts, layers = self.settings["edits"], len(self.memit_sizes)
         seconds += len(counts) * layers * 8 * d**3 / HOST_RATE
         spread = sum(counts) * layers * prompts * (self.passes() - above)
-        seconds += self.seconds(spread, batches=sum(counts) * layers / memit.fact_batch)
-        lm = Planner(self.entry.editing("memit"))
+        seconds += seconds_of(spread, batches=sum(counts) * layers / memit.fact_batch)
         batch = lm.batch(memit.fact_batch * prompts)
         running = lm.peak(lambda: _search(lm.lm, batch, block=self.memit_top - 1), "memit")
         edited = SINGLE * sum(d * value_size for d, value_size in lm.lm.shapes.values())

@@ -1,4 +1,4 @@
-"""MEMIT against the slow and obvious way: one fact, one prompt at a time, the whole model."""
+"""MEMIT against the released procedure: one fact, one prompt at a time, the whole model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -13,13 +13,14 @@ import yaml
 from exact_gptj import exact_gptj
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import HIDDEN, INNER, bits, plain_divergence, plain_logits, plain_loss, tiny_lm
+from tiny_models import INNER, bits, plain_logits, plain_loss, tiny_lm
 from torch import Tensor
 
 import baselines.memit
 import baselines.memit_values
 from baselines.memit import MEMIT
 from baselines.memit_values import optimise_values, question, subject_prompt
+from benchmarks.released_memit import ReleasedMemit
 from malmen.batches import Example
 from malmen.data.facts import FeverRow, ZsreRow
 from malmen.encoding import EncodedFact, encode_rows
@@ -128,66 +129,6 @@ def plain_changed_logits(
     return logits
 
 
-def plain_value(
-    lm: LanguageModel, row: ZsreRow, contexts: Sequence[str], settings: MemitSettings
-) -> Tensor:
-    """Return z of one fact, optimised as the paper's appendix says."""
-    examples = [lm.encode(context + row.src, row.ans) for context in contexts]
-    positions = [plain_subject(lm, row, context + row.src) for context in contexts]
-    essence_prompt = f"{row.subject} is a"
-    ids = tuple(lm.tokenizer(essence_prompt)["input_ids"])
-    essence = Example(ids, (len(ids) - 1,), (0,))
-    essence_position = plain_subject(lm, row, essence_prompt)
-    reference = plain_logits(lm, essence).detach()
-    initial = plain_state(lm, examples[0], positions[0])
-    delta = torch.zeros(HIDDEN, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([delta], lr=settings.v_learning_rate)
-    for _ in range(settings.v_steps):
-        losses = [
-            plain_loss(plain_changed_logits(lm, example, position, delta), example)
-            for example, position in zip(examples, positions, strict=True)
-        ]
-        changed = plain_changed_logits(lm, essence, essence_position, delta)
-        loss = (
-            torch.stack(losses).mean()
-            + settings.kl_factor * plain_divergence(changed, reference)
-            + settings.v_weight_decay * delta.norm() / initial.norm() ** 2
-        )
-        if loss < baselines.memit_values.ENOUGH:
-            break
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            if delta.norm() > settings.clamp_factor * initial.norm():
-                delta *= settings.clamp_factor * initial.norm() / delta.norm()
-    return initial + delta.detach()
-
-
-def plain_keys(
-    lm: LanguageModel,
-    layer: str,
-    rows: Sequence[ZsreRow],
-    contexts: Sequence[str],
-    shifts: Mapping[str, Tensor],
-) -> Tensor:
-    """Return the keys of a layer, (d, facts), means over contexts."""
-    seen: list[Tensor] = []
-    handle = lm.model.get_submodule(layer).register_forward_hook(
-        lambda module, args, output: seen.append(args[0][0])
-    )
-    keys = []
-    for row in rows:
-        seen.clear()
-        at = [plain_subject(lm, row, context + row.src) for context in contexts]
-        for context in contexts:
-            plain_logits(lm, lm.encode(context + row.src, row.ans), shifts)
-        picked = [keys[position] for keys, position in zip(seen, at, strict=True)]
-        keys.append(torch.stack(picked).mean(dim=0))
-    handle.remove()
-    return torch.stack(keys, dim=1).detach()
-
-
 def plain_states(
     lm: LanguageModel, rows: Sequence[ZsreRow], shifts: Mapping[str, Tensor]
 ) -> Tensor:
@@ -198,21 +139,17 @@ def plain_states(
     return torch.stack(states, dim=1)
 
 
-def plain_shifts(
-    lm: LanguageModel,
-    rows: Sequence[ZsreRow],
-    contexts: Sequence[str],
-    statistics: KeyStatistics,
-    settings: MemitSettings,
-) -> dict[str, Tensor]:
-    values = torch.stack([plain_value(lm, row, contexts, settings) for row in rows], dim=1)
-    shifts: dict[str, Tensor] = {}
-    for done, layer in enumerate(lm.layers):
-        keys = plain_keys(lm, layer, rows, contexts, shifts)
-        residuals = (values - plain_states(lm, rows, shifts)) / (len(lm.layers) - done)
-        system = settings.covariance_weight * statistics.covariances[layer] + keys @ keys.T
-        shifts[layer] = residuals @ keys.T @ torch.linalg.inv(system)
-    return shifts
+def released_memit(lm: LanguageModel, **changes: Any) -> ReleasedMemit:
+    """Return MEMIT as released, on the modules of a tiny language model."""
+    norm = {"model.layers": "model.norm", "transformer.h": "transformer.ln_f"}[lm.entry.blocks]
+    return ReleasedMemit(
+        lm.model,
+        lm.tokenizer,
+        list(lm.layers),
+        replace(SETTINGS, **changes),
+        blocks=lm.entry.blocks,
+        norm=norm,
+    )
 
 
 # --- the subject ---
@@ -282,14 +219,17 @@ def test_what_is_no_question_is_refused(given: FeverRow | None) -> None:
         {"kl_factor": 3.0},
         {"v_weight_decay": 50.0},
         {"clamp_factor": 0.1, "v_learning_rate": 2.0},
+        {"kl_factor": 3.0, "kl_at": "essence"},
+        {"kl_factor": 3.0, "kl_direction": "before_after"},
+        {"v_steps": 1},
     ],
 )
 def test_values_are_those_of_each_fact_alone_with_the_whole_model(
-    kind: str, changes: dict[str, float]
+    kind: str, changes: dict[str, Any]
 ) -> None:
     lm = lm_of(kind)
     rows = [row(i) for i in range(4)]
-    plain = [plain_value(lm, r, CONTEXTS, replace(SETTINGS, **changes)) for r in rows]
+    plain = [released_memit(lm, **changes).value(question(r), CONTEXTS) for r in rows]
     torch.testing.assert_close(
         values_of(lm, rows, **changes), torch.stack(plain), rtol=1e-10, atol=1e-10
     )
@@ -316,7 +256,7 @@ def test_a_fact_stops_when_its_loss_is_small_enough(monkeypatch: pytest.MonkeyPa
     lm = lm_of("gpt2")
     rows = [row(i) for i in range(6)]
     unchanged = plain_states(lm, rows, {}).T
-    one_step = values_of(lm, rows, v_steps=1)
+    one_step = values_of(lm, rows, v_steps=2)
     monkeypatch.setattr(baselines.memit_values, "ENOUGH", torch.inf)
     torch.testing.assert_close(values_of(lm, rows), unchanged, rtol=1e-12, atol=1e-12)
     losses = [
@@ -325,7 +265,7 @@ def test_a_fact_stops_when_its_loss_is_small_enough(monkeypatch: pytest.MonkeyPa
     ]
     middle = torch.stack(losses).median()
     monkeypatch.setattr(baselines.memit_values, "ENOUGH", middle.item() + 1e-9)
-    found = values_of(lm, rows, v_steps=1)
+    found = values_of(lm, rows, v_steps=2)
     expected = torch.where(torch.stack(losses)[:, None] <= middle, unchanged, one_step)
     assert not torch.equal(unchanged, one_step)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
@@ -344,14 +284,18 @@ def test_a_value_stays_near_the_state_it_replaces(kind: str) -> None:
 
 
 @kinds
-def test_shifts_are_those_of_the_plain_computation(kind: str) -> None:
+@pytest.mark.parametrize("contexts", [1, 2, 3])
+def test_shifts_are_those_of_the_released_computation(kind: str, contexts: int) -> None:
     lm = lm_of(kind)
     rows = [row(i) for i in range(5)]
-    editor = editor_for(lm)
+    editor = editor_for(lm, contexts=contexts)
     found = editor.edit(lm, facts_for(lm, rows))
-    contexts = editor.contexts(lm)
-    assert len(contexts) == SETTINGS.contexts
-    assert distance(found, plain_shifts(lm, rows, contexts, statistics_of(lm), SETTINGS)) <= 1e-9
+    prefixes = editor.contexts(lm)
+    assert len(prefixes) == contexts
+    plain = released_memit(lm).shifts(
+        [question(r) for r in rows], prefixes, statistics_of(lm).covariances
+    )
+    assert distance(found, plain) <= 1e-10
 
 
 @given(
@@ -369,8 +313,9 @@ def test_with_the_identity_and_one_layer_it_is_the_normal_equation(
     editor = editor_for(lm, identity=True, covariance_weight=lam)
     found = editor.edit(lm, facts_for(lm, rows))
     [layer], contexts = list(lm.layers), editor.contexts(lm)
-    keys = plain_keys(lm, layer, rows, contexts, {})
-    values = [plain_value(lm, r, contexts, editor.settings) for r in rows]
+    plain = released_memit(lm)
+    keys = torch.stack([plain._key(layer, question(r), contexts) for r in rows], dim=1)
+    values = [plain.value(question(r), contexts) for r in rows]
     residuals = torch.stack(values, dim=1) - plain_states(lm, rows, {})
     lam_tensor = torch.tensor(lam, dtype=torch.float64)
     assert distance(found, {layer: parameter_shift(keys, residuals, lam_tensor)}) <= 1e-9

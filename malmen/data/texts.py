@@ -56,6 +56,8 @@ def sample_texts(
     *,
     length: int,
     seed: int,
+    top_k: int = 0,
+    counts_start: bool = False,
     text_batch: int = 128,
     progress: bool = True,
 ) -> list[str]:
@@ -66,6 +68,8 @@ def sample_texts(
         starts: beginnings of texts.
         length: tokens to add, fewer where the text ends.
         seed: of the draws.
+        top_k: draw among so many most likely tokens; 0 draws from all.
+        counts_start: whether the tokens of the start count towards ``length``.
         text_batch: texts at a time.
         progress: show progress.
 
@@ -88,10 +92,10 @@ def sample_texts(
                 tokens = lm.model.generate(
                     input_ids=inputs,
                     attention_mask=torch.ones_like(inputs),
-                    max_new_tokens=length,
+                    max_new_tokens=max(1, length - counts_start * inputs.shape[1]),
                     do_sample=True,
                     temperature=1.0,
-                    top_k=0,
+                    top_k=top_k,
                     top_p=1.0,
                     pad_token_id=lm.tokenizer.pad_token_id,
                 )
