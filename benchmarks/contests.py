@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from baselines.memit_values import optimise_values
-from benchmarks.released import Released
-from benchmarks.released_values import optimise_value
+from benchmarks.released import Departures, Recipe, Released
+from benchmarks.released_memit import ReleasedMemit
 from benchmarks.shapes import (
     Shape,
     examples_of,
@@ -88,10 +88,23 @@ class Sides:
         replay(lm, prefix_of(lm, facts))
         return lm
 
+    @torch.no_grad()
     def released(self, folder: Path, **changes: Any) -> Released:
-        """Return the released procedure with a new editor, whose settings are changed."""
-        editor = new_editor(self.lm(), self.shape, **changes)
-        return Released(self.plain, self.shape.entry.edited, editor, folder)
+        """Return the released procedure, changed as ours is, with the parameters of our editor."""
+        recipe = Recipe(
+            rank=self.shape.rank,
+            learning_rate=LEARNING_RATE,
+            loc_coef=TRAINING.loc_coef,
+            clip=TRAINING.clip,
+            meta_learning_rate=TRAINING.meta_learning_rate,
+            departures=Departures(facts_weigh_equally=True, exact_statistics=True),
+            **changes,
+        )
+        plain = Released(self.plain, self.shape.entry.edited, recipe, folder)
+        ours = dict(new_editor(self.lm(), self.shape, **changes).named_parameters())
+        for name, parameter in plain.parameters().items():
+            parameter.copy_(ours[name])
+        return plain
 
 
 def new_editor(lm: LanguageModel, shape: Shape, **changes: Any) -> MALMEN:
@@ -191,9 +204,11 @@ def values(sides: Sides, *, facts: int, alone: int, block: int, turns: int) -> C
     some = questions[:: facts // alone][:alone]
     contexts = random_contexts(sides.shape, settings.contexts, length=settings.context_length)
 
+    layer = f"transformer.h.{block}.mlp.c_proj"
+    released = ReleasedMemit(sides.ours, lm.tokenizer, [layer], settings)
+
     def one_by_one() -> Tensor:
-        found = [optimise_value(lm, fact, contexts, settings, block=block) for fact in some]
-        return torch.stack(found)
+        return torch.stack([released.value(fact, contexts) for fact in some])
 
     def in_groups() -> Tensor:
         size = settings.fact_batch
@@ -253,13 +268,7 @@ def _first_step(sides: Sides, facts: Sequence[EncodedFact]) -> Callable[[], floa
 
 def released_step(released: Released, facts: Sequence[EncodedFact]) -> float:
     """Do one meta-training step of the released procedure; return the meta loss."""
-    parameters = list(released.editor.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=TRAINING.meta_learning_rate)
-    optimizer.zero_grad()
-    loss = released.meta_gradient(facts, loc_coef=TRAINING.loc_coef)
-    torch.nn.utils.clip_grad_norm_(parameters, TRAINING.clip)
-    optimizer.step()
-    return loss.total
+    return released.step(facts, released.optimizer()).total
 
 
 def _released_step(sides: Sides, facts: Sequence[EncodedFact], folder: Path) -> Callable[[], float]:
@@ -281,5 +290,4 @@ def _released_edit(
     sides: Sides, facts: Sequence[EncodedFact], folder: Path
 ) -> Callable[[], Tensor]:
     released = sides.released(folder)
-    released.editor.requires_grad_(False)
     return lambda: torch.stack(released.edit_and_score(facts)).cpu()
