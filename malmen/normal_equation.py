@@ -14,16 +14,21 @@ Three forms of it agree:
   columns, so that the keys are never held at once in the precision of the solve.
 
 Every form factors once and serves the forward pass and both gradients: Theorem 1
-(:math:`\nabla_D`) and Theorem 2 (:math:`\nabla_\lambda`) of Tan, Zhang and Fu (ICLR 2024).
+(:math:`\nabla_D`) and Theorem 2 (:math:`\nabla_\lambda`) of Tan, Zhang and Fu (ICLR 2024). Two
+solutions have a backward pass of their own: that of the columns, by the dual form, and that of the
+sums over columns, which the primal form takes over one chunk and the streamed form over many.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "NormalEquationError",
@@ -91,8 +96,22 @@ def parameter_shift(
     d, n = chunks[0].shape[0], differences.shape[1]
     if form == "auto":
         form = cheaper_form(d=d, n=n, value_size=differences.shape[0], precision=precision)
-    shift: Tensor = _ParameterShift.apply(differences, lam, chunks, form, precision)
-    return shift
+    if form == "dual":
+        shift: Tensor = _DualShift.apply(differences, lam, torch.cat(chunks, dim=1), precision)
+        return shift
+    if form == "primal":
+        chunks = (torch.cat(chunks, dim=1),)
+    elif form == "streamed":
+        chunks = tuple(piece for chunk in chunks for piece in chunk.split(CHUNK, dim=1))
+    else:
+        raise ValueError(f"unknown form {form!r}; choose auto, primal, dual or streamed")
+    widths = [chunk.shape[1] for chunk in chunks]
+    grams = (_cross(chunk, chunk, precision) for chunk in chunks)
+    crosses = (
+        checkpoint(_cross, part, chunk, precision, use_reentrant=False, preserve_rng_state=False)
+        for part, chunk in zip(differences.split(widths, dim=1), chunks, strict=True)
+    )  # checkpoints, so that no chunk is kept in the precision of the solve
+    return shift_of_sums(reduce(add, grams), reduce(add, crosses), lam).to(differences.dtype)
 
 
 def parameter_shift_in_metric(
@@ -249,94 +268,27 @@ class _Waiting:
         return [tensor.to(self._device) for tensor in self._tensors]
 
 
-class _Solver(Protocol):
-    """A factored normal equation: the shift, and both gradients from the same factor."""
-
-    def shift(self) -> Tensor: ...
-
-    def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-class _Primal:
-    """Factor the d x d system; ``chunks`` are converted to the precision one after another."""
-
-    def __init__(self, chunks: Iterable[Tensor], differences: Tensor, lam: float, precision: Any):
-        self.chunks = tuple(chunks)
-        self.sums = StreamedNormalEquation(
-            key_size=self.chunks[0].shape[0],
-            value_size=differences.shape[0],
-            precision=precision,
-            device=differences.device,
-        )
-        widths = [chunk.shape[1] for chunk in self.chunks]
-        for u, d in zip(self.chunks, differences.split(widths, dim=1), strict=True):
-            self.sums.add(u, d)
-        self.sums.factorise(lam)
-        self._shift = self.sums.shift()
-
-    def shift(self) -> Tensor:
-        return self._shift
-
-    def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]:
-        z = self.sums.apply_inverse(grad_shift)  # ∇S (UUᵀ + λI)⁻¹
-        grad_differences = torch.cat([z @ u.to(z.dtype) for u in self.chunks], dim=1)
-        return grad_differences, -(z * self._shift).sum()
-
-
-class _Dual:
-    """Factor the n x n system."""
-
-    def __init__(self, keys: Tensor, differences: Tensor, lam: float, precision: torch.dtype):
-        u = keys.to(precision)
-        factor = _cholesky(u.T @ u, lam)
-        y = _solve(factor, differences.to(precision))  # D (UᵀU + λI)⁻¹
-        self.waiting = _Waiting(u, factor, y)
-
-    def shift(self) -> Tensor:
-        u, _, y = self.waiting.back()
-        return y @ u.T
-
-    def gradients(self, grad_shift: Tensor) -> tuple[Tensor, Tensor]:
-        u, factor, y = self.waiting.back()
-        grad_differences = _solve(factor, grad_shift @ u)
-        # ⟨∇S, S(UUᵀ + λI)⁻¹⟩ = ⟨∇D, Y⟩: no difference of large numbers when λ is small.
-        return grad_differences, -(grad_differences * y).sum()
-
-
-class _ParameterShift(torch.autograd.Function):
-    """S = DUᵀ(UUᵀ + λI)⁻¹ with Theorems 1 and 2 as its backward pass."""
+class _DualShift(torch.autograd.Function):
+    """S = D(UᵀU + λI)⁻¹Uᵀ with Theorems 1 and 2 as its backward pass; n x n is factored."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        differences: Tensor,
-        lam: Tensor,
-        chunks: tuple[Tensor, ...],
-        form: Form,
-        precision: torch.dtype,
+        ctx: Any, differences: Tensor, lam: Tensor, keys: Tensor, precision: torch.dtype
     ) -> Tensor:
-        value = float(lam)
-        solver: _Solver
-        if form == "dual":
-            solver = _Dual(torch.cat(chunks, dim=1), differences, value, precision)
-        elif form == "primal":
-            whole = torch.cat(chunks, dim=1).to(precision)
-            solver = _Primal([whole], differences, value, precision)
-        elif form == "streamed":
-            pieces = [piece for chunk in chunks for piece in chunk.split(CHUNK, dim=1)]
-            solver = _Primal(pieces, differences, value, precision)
-        else:
-            raise ValueError(f"unknown form {form!r}; choose auto, primal, dual or streamed")
-        ctx.solver, ctx.precision = solver, precision
-        ctx.differences_dtype, ctx.lam = differences.dtype, lam
-        return solver.shift().to(differences.dtype)
+        u = keys.to(precision)
+        factor = _cholesky(u.T @ u, float(lam))
+        y = _solve(factor, differences.to(precision))  # D (UᵀU + λI)⁻¹
+        ctx.waiting, ctx.lam, ctx.dtype = _Waiting(u, factor, y), lam, differences.dtype
+        return (y @ u.T).to(differences.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
-        grad_differences, grad_lam = ctx.solver.gradients(grad_shift.to(ctx.precision))
-        grad_lam = grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape)
-        return grad_differences.to(ctx.differences_dtype), grad_lam, None, None, None
+        u, factor, y = ctx.waiting.back()
+        grad_differences = _solve(factor, grad_shift.to(u.dtype) @ u)
+        # ⟨∇S, S(UUᵀ + λI)⁻¹⟩ = ⟨∇D, Y⟩: no difference of large numbers when λ is small.
+        grad_lam = -(grad_differences * y).sum()
+        return grad_differences.to(ctx.dtype), _like(grad_lam, ctx.lam), None, None
 
 
 class _ShiftOfSums(torch.autograd.Function):
@@ -356,8 +308,16 @@ class _ShiftOfSums(torch.autograd.Function):
     def backward(ctx: Any, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
         factor, shift = ctx.waiting.back()
         z = _solve(factor, grad_shift)
-        grad_lam = -(z * shift).sum()
-        return z, grad_lam.to(ctx.lam.dtype).reshape(ctx.lam.shape), None
+        return z, _like(-(z * shift).sum(), ctx.lam), None
+
+
+def _cross(differences: Tensor, keys: Tensor, precision: torch.dtype) -> Tensor:
+    """Return DUᵀ of some columns; with it, ∇D = ZU of Theorem 1 is left to autograd."""
+    return differences.to(precision) @ keys.to(precision).T
+
+
+def _like(value: Tensor, other: Tensor) -> Tensor:
+    return value.to(other.dtype).reshape(other.shape)
 
 
 def _cholesky(gram: Tensor, lam: float) -> Tensor:
