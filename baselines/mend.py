@@ -1,12 +1,11 @@
 """MEND: MALMEN's hyper-network, its outputs summed instead of reconciled."""
 
-from collections.abc import Iterable
 from functools import reduce
 
 import torch
 from torch import Tensor
 
-from malmen.editor import HyperNetworkEditor
+from malmen.editor import Batches, HyperNetworkEditor, ShiftOfCross
 
 __all__ = ["MEND"]
 
@@ -24,16 +23,14 @@ class MEND(HyperNetworkEditor):
 
     def combine(self, layer: str, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return -η Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
-        return -self.learning_rate(layer) * self.moment(keys, outputs)
+        return -self.learning_rate(layer) * self.cross(keys, outputs)
 
-    def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
+    def cross(self, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return Σ_j ṽ_j ũ_jᵀ, shape (d', d)."""
         pseudo_keys, pseudo_gradients = outputs.tensor_split([keys.shape[1]], dim=-1)
         return pseudo_gradients.T @ pseudo_keys
 
-    def combine_moments(
-        self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the shift and the sum over all tokens that it is made of."""
-        moment = reduce(Tensor.add_, (self.moment(*batch) for batch in batches)).requires_grad_()
-        return -self.learning_rate(layer) * moment, moment
+    def combine_batches(self, layer: str, batches: Batches) -> ShiftOfCross:
+        """Return the shift from the sum over all tokens that it is made of."""
+        cross = reduce(Tensor.add_, (self.cross(*batch) for batch in batches)).requires_grad_()
+        return ShiftOfCross(-self.learning_rate(layer) * cross, cross, self.cross)

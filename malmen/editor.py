@@ -1,7 +1,7 @@
 """What every editor shares: the protocol, and the cores of those that work token by token."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,10 +23,13 @@ from malmen.settings import HyperSettings, TokenSettings
 from malmen.spill import Rows, in_memory
 
 __all__ = [
+    "Batches",
     "Editor",
     "HyperNetworkEditor",
     "LeastSquaresEditor",
     "Reconciled",
+    "ShiftOfCross",
+    "ShiftOfRows",
     "Shifts",
     "TokenEditor",
 ]
@@ -43,28 +46,69 @@ class Editor(Protocol):
         ...
 
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Keys (k, d) and rows of some tokens at a time."""
+
+
 @dataclass(frozen=True)
-class Reconciled:
-    """The shift of a layer, and the way back from it to the rows of its tokens.
+class ShiftOfCross:
+    """A shift that knows the rows of its tokens by their cross product with the keys alone.
 
     Attributes:
-        shift: (d', d), differentiable in ``leaf`` and in the editor's own parameters.
-        leaf: all that the shift knows of the rows: their moment, (d', d), or the rows themselves.
-        is_moment: which of the two.
+        shift: (d', d), differentiable in ``cross`` and in the editor's own parameters.
+        cross: (d', d), a leaf.
+        cross_of: the cross product of some tokens, from their keys and rows.
+    """
+
+    shift: Tensor
+    cross: Tensor
+    cross_of: Callable[[Tensor, Tensor], Tensor]
+
+    def back_propagate(self, batches: Batches) -> None:
+        """Back-propagate the proxy loss ⟨∇_X L_meta, X⟩ of the cross product X to the rows."""
+        weight = self.cross.grad
+        assert weight is not None
+        for keys, rows in batches:
+            (weight.to(rows.dtype) * self.cross_of(keys, rows)).sum().backward()
+
+
+@dataclass(frozen=True)
+class ShiftOfRows:
+    """A shift that knows the rows of all its tokens.
+
+    Attributes:
+        shift: (d', d), differentiable in ``rows`` and in the editor's own parameters.
+        rows: those of all tokens, a leaf.
         graph: the rows that the leaf was cut from, with their graph, if that was to be kept.
     """
 
     shift: Tensor
-    leaf: Tensor
-    is_moment: bool
-    graph: Tensor | None = None
+    rows: Tensor
+    graph: Tensor | None
+
+    def back_propagate(self, batches: Batches) -> None:
+        """Back-propagate the proxy loss Σ_j ⟨∇_{row_j} L_meta, row_j⟩ to the rows."""
+        weights = self.rows.grad
+        assert weights is not None
+        if self.graph is not None:
+            self.graph.backward(weights)
+            return
+        done = 0
+        for _, rows in batches:
+            (weights[done : done + len(rows)] * rows).sum().backward()
+            done += len(rows)
+
+
+Reconciled = ShiftOfCross | ShiftOfRows
+"""The shift of a layer, and the way back from it to the rows of its tokens."""
 
 
 class TokenEditor(ABC):
     """An editor that makes one row of every cached token, and a parameter shift of all rows.
 
-    The rows enter the shift through their moment, a sum over tokens: it can be summed in batches,
-    so that memory does not depend on the number of tokens, and its gradient gives the rows theirs.
+    The rows enter the shift through their cross product with the keys, a sum over tokens: it can
+    be summed in batches, so that memory does not depend on the number of tokens, and its gradient
+    gives the rows theirs.
     """
 
     layers: Mapping[str, tuple[int, int]]
@@ -81,20 +125,15 @@ class TokenEditor(ABC):
         """Return the parameter shift (d', d) from keys (n, d) and the rows of all tokens."""
 
     @abstractmethod
-    def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
-        """Return the moment (d', d) of some tokens from keys (n, d) and their rows."""
+    def cross(self, keys: Tensor, outputs: Tensor) -> Tensor:
+        """Return the cross product (d', d) of some tokens from keys (n, d) and their rows."""
 
     @abstractmethod
-    def combine_moments(
-        self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the parameter shift, and the moment it was made of, from batches of (keys, rows).
+    def combine_batches(self, layer: str, batches: Batches) -> ShiftOfCross:
+        """Return the parameter shift from the keys and rows of some tokens at a time."""
 
-        The moment is a leaf that will collect its gradient.
-        """
-
-    def takes_moments(self, layer: str, n: int) -> bool:
-        """Tell whether :meth:`combine_moments` suits a layer's n tokens, or :meth:`combine`."""
+    def sums_tokens(self, layer: str, n: int) -> bool:
+        """Tell whether :meth:`combine_batches` suits a layer's n tokens, or :meth:`combine`."""
         return True
 
     def record(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Record:
@@ -109,6 +148,10 @@ class TokenEditor(ABC):
         keys, gradients = (rows.split(self.settings.token_batch) for rows in tokens)
         yield from zip(keys, gradients, strict=True)
 
+    def rows(self, layer: str, tokens: tuple[Rows, Rows]) -> Batches:
+        """Yield keys and rows of ``token_batch`` tokens of a layer at a time."""
+        return ((u, self.outputs(layer, u, g)) for u, g in self.token_batches(tokens))
+
     def reconcile(
         self, layer: str, tokens: tuple[Rows, Rows], *, keeps_graph: bool = False
     ) -> Reconciled:
@@ -119,18 +162,13 @@ class TokenEditor(ABC):
             tokens: its keys and value gradients.
             keeps_graph: whether rows that enter the shift as they are keep their graph.
         """
-        if self.takes_moments(layer, len(tokens[0])):
-            batches = ((u, self._rows(layer, u, g)) for u, g in self.token_batches(tokens))
-            return Reconciled(*self.combine_moments(layer, batches), is_moment=True)
+        if self.sums_tokens(layer, len(tokens[0])):
+            return self.combine_batches(layer, _without_graphs(self.rows(layer, tokens)))
         with torch.set_grad_enabled(keeps_graph):
-            rows = torch.cat([self.outputs(layer, u, g) for u, g in self.token_batches(tokens)])
-        leaf = rows.detach().requires_grad_()
-        shift = self.combine(layer, in_memory(tokens[0]), leaf)
-        return Reconciled(shift, leaf, is_moment=False, graph=rows if keeps_graph else None)
-
-    @torch.no_grad()
-    def _rows(self, layer: str, keys: Tensor, gradients: Tensor) -> Tensor:
-        return self.outputs(layer, keys, gradients)
+            graph = torch.cat([rows for _, rows in self.rows(layer, tokens)])
+        rows = graph.detach().requires_grad_()
+        shift = self.combine(layer, in_memory(tokens[0]), rows)
+        return ShiftOfRows(shift, rows, graph if keeps_graph else None)
 
     @torch.no_grad()
     def shifts(self, record: Record) -> Shifts:
@@ -140,6 +178,17 @@ class TokenEditor(ABC):
     def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         """Return the shifts that write all ``facts`` at once; the editor stays as it is."""
         return self.shifts(self.record(lm, facts))
+
+
+def _without_graphs(batches: Batches) -> Batches:
+    """Yield batches, each made without a graph, whatever is done with it."""
+    waiting = iter(batches)
+    while True:
+        with torch.no_grad():
+            batch = next(waiting, None)
+        if batch is None:
+            return
+        yield batch
 
 
 class LeastSquaresEditor(TokenEditor):
@@ -153,23 +202,22 @@ class LeastSquaresEditor(TokenEditor):
         """Return S = DUᵀ(UUᵀ + λI)⁻¹, shape (d', d)."""
         return parameter_shift(keys.T, outputs.T, self.lam(layer))
 
-    def moment(self, keys: Tensor, outputs: Tensor) -> Tensor:
+    def cross(self, keys: Tensor, outputs: Tensor) -> Tensor:
         """Return DUᵀ, shape (d', d)."""
         return outputs.T @ keys
 
-    def combine_moments(
-        self, layer: str, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """Return S = DUᵀ(UUᵀ + λI)⁻¹ and DUᵀ, which is summed in double precision."""
+    def combine_batches(self, layer: str, batches: Batches) -> ShiftOfCross:
+        """Return S = DUᵀ(UUᵀ + λI)⁻¹ from its sums, which are in double precision."""
         d, value_size = self.layers[layer]
         lam = self.lam(layer)
         sums = StreamedNormalEquation(key_size=d, value_size=value_size, device=lam.device)
         for keys, rows in batches:
             sums.add(keys.T, rows.T)
-        moment = sums.cross.requires_grad_()
-        return shift_of_sums(sums.gram, moment, lam).to(rows.dtype), moment
+        cross = sums.cross.requires_grad_()
+        shift = shift_of_sums(sums.gram, cross, lam).to(rows.dtype)
+        return ShiftOfCross(shift, cross, self.cross)
 
-    def takes_moments(self, layer: str, n: int) -> bool:
+    def sums_tokens(self, layer: str, n: int) -> bool:
         """Tell whether the normal equation of n tokens is cheaper to solve by its sums."""
         d, value_size = self.layers[layer]
         return cheaper_form(d=d, n=n, value_size=value_size) != "dual"

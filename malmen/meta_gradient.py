@@ -15,11 +15,10 @@ from functools import partial
 from torch import Tensor
 
 from malmen.capture import Record
-from malmen.editor import HyperNetworkEditor, Reconciled, Shifts
+from malmen.editor import HyperNetworkEditor, Shifts
 from malmen.encoding import EncodedFact
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings
-from malmen.spill import Rows
 
 __all__ = ["MetaLoss", "keeping_graphs", "meta_gradient"]
 
@@ -74,7 +73,8 @@ def meta_gradient(
     for layer, tokens in record.items():
         # Theorems 1 and 2 for MALMEN, a sum of outer products for MEND.
         shifts[layer].backward(shift_gradients[layer].to(shifts[layer].dtype))
-        _back_propagate_proxy(editor, layer, tokens, reconciled[layer])  # (vi), (vii)
+        # (vi) only as far as rows are asked for, (vii)
+        reconciled[layer].back_propagate(editor.rows(layer, tokens))
     return loss
 
 
@@ -116,27 +116,3 @@ def _back_propagate_to_shifts(
         locality += loss.item()
     total = generalisation + loc_coef * locality
     return MetaLoss(generalisation, locality, total), lm.shift_gradients(weights)
-
-
-def _back_propagate_proxy(
-    editor: HyperNetworkEditor, layer: str, tokens: tuple[Rows, Rows], reconciled: Reconciled
-) -> None:
-    """Run the hyper-network with a graph and back-propagate Σ_j ⟨∇_{row_j} L_meta, row_j⟩.
-
-    Where the rows have entered the shift through their moment M, the gradient of
-    ⟨∇_M L_meta, M⟩ is the same.
-    """
-    weight = reconciled.leaf.grad
-    assert weight is not None
-    if reconciled.graph is not None:
-        reconciled.graph.backward(weight)
-        return
-    done = 0
-    for keys, gradients in editor.token_batches(tokens):
-        rows = editor.outputs(layer, keys, gradients)
-        if reconciled.is_moment:
-            proxy = weight.to(rows.dtype) * editor.moment(keys, rows)
-        else:
-            proxy = weight[done : done + len(rows)] * rows
-        proxy.sum().backward()
-        done += len(rows)

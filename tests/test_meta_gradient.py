@@ -199,7 +199,7 @@ def test_tokens_whose_graph_is_kept_go_through_the_hyper_network_once(fits: int)
     one = case("llama", "malmen")
     runs: list[int] = []
     tokens = sum(len(fact.edit.positions) for fact in one.facts)
-    assert not one.editor.takes_moments(one.lm.entry.edited[0], tokens)
+    assert not one.editor.sums_tokens(one.lm.entry.edited[0], tokens)
     handle = one.editor.networks[0].register_forward_hook(
         lambda module, args, output: runs.append(len(args[0]))
     )
@@ -243,7 +243,7 @@ def test_both_ways_of_least_squares_are_among_the_cases(name: str) -> None:
         one = case("llama", name, cached)
         record = plain_cached(one.lm, [fact.edit for fact in one.facts], cached)
         for layer, (keys, _) in record.items():
-            ways.add(one.editor.takes_moments(layer, len(keys)))
+            ways.add(one.editor.sums_tokens(layer, len(keys)))
     assert ways == ({True} if name == "mend" else {True, False})
 
 
