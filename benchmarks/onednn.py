@@ -9,6 +9,7 @@ medians with quartiles.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,8 +44,8 @@ def main() -> None:
     for name, (a, b) in cases.items():
         pairs = []
         for _ in range(REPEATS + 1):
-            default = seconds(lambda a=a, b=b, name=name: torch.mm(a, b, out=outs[name]))
-            pairs.append((default, seconds(lambda a=a, b=b: torch.mm(a, b))))
+            default = seconds(partial(torch.mm, a, b, out=outs[name]))
+            pairs.append((default, seconds(partial(torch.mm, a, b))))
         pairs = pairs[1:]  # the first one warms up
         flops = 2 * a.numel() * b.shape[1] / 1e9
         rates = [flops / statistics.median(pair[i] for pair in pairs) for i in (0, 1)]

@@ -346,8 +346,8 @@ class Released:
                 grad_rows = keys @ solved
             if self.recipe.learn_lambda:
                 (grad_log_lambda * log_lambda).backward()
-            for *tokens, grad in self._split(keys, gradients, grad_rows):
-                (grad * self.differences(name, *tokens)).sum().backward()
+            for u, g, grad in self._split(keys, gradients, grad_rows):
+                (grad * self.differences(name, u, g)).sum().backward()
         self.model.zero_grad()
 
     # --- what they are made of ---
