@@ -755,7 +755,7 @@ def verify(*, reference: Path, results: Path, tolerances: OptionalPath = None) -
     Args:
         reference: Folder of `malmen reference`.
         results: Folder of the run, results/SCALE.
-        tolerances: What may differ, and by how much; workflow/verify.yaml unless given.
+        tolerances: What may differ, and by how much; those of the package unless given.
     """
     from malmen.reporting.verify import TOLERANCES
     from malmen.reporting.verify import verify as compare

@@ -1,6 +1,6 @@
 """The configuration of the workflow, checked before anything runs.
 
-`workflow/schemas/config.schema.yaml` says which keys exist and what each may hold. `check` turns
+`config.schema.yaml` beside this module says which keys exist and what each may hold. `check` turns
 every violation into one line that names the key and what it may be, and adds what a schema cannot
 say: that the edit sets fit the rows, that counts ascend, that a search gives equal budgets.
 """
@@ -21,7 +21,7 @@ from malmen.errors import InputError
 from malmen.models.catalogue import lookup
 from malmen.published_settings import trials
 
-SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
 _TYPES = {
     "array": "a list",

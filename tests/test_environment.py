@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import malmen
+from malmen.config import SCHEMA
+from malmen.reporting.verify import TOLERANCES
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK_LINE = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+( ; .+)?")
@@ -24,6 +26,16 @@ FORBIDDEN_IN_LOCK = {
 
 def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def project_tool() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def data_files(package: str) -> list[Path]:
+    """Everything in a package that is not code."""
+    found = (ROOT / package).rglob("*.*")
+    return [path for path in found if path.suffix not in (".py", ".pyc") and path.is_file()]
 
 
 def project_requirements() -> list[Requirement]:
@@ -127,6 +139,19 @@ def test_lock_names_no_place():
 )
 def test_forbidden_lines_are_noticed(line: str, what: str):
     assert what in forbidden(f"numpy==2.4.6\n{line}\n")
+
+
+def test_a_wheel_holds_every_data_file():
+    folders = project_tool()["packages"]
+    packaged = {
+        path
+        for package, patterns in project_tool()["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    assert set(project_tool()["package-data"]) <= set(folders)
+    for path in {SCHEMA, TOLERANCES, *data_files("malmen"), *data_files("baselines")}:
+        assert path in packaged, path
 
 
 def test_versions_agree():

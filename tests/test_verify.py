@@ -13,6 +13,8 @@ from malmen.reporting.predicates import Evidence
 from malmen.reporting.verify import TOLERANCES, make_reference, verify
 from malmen.tables import make_table
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -22,7 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     make_table("1", tables, evaluations=run.evaluations)
     make_table("2", tables, evaluations=[run.evaluations[4], *run.ablations])
     make_table("5", tables, evaluations=run.evaluations, trained=run.trained)
-    claims = TOLERANCES.parent / "claims.yaml"
+    claims = ROOT / "workflow" / "claims.yaml"
     evaluate_claims(claims, Evidence(evaluations=run.evaluations), run.folder)
     return run
 

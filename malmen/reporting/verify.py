@@ -18,7 +18,7 @@ from malmen.results import read
 
 __all__ = ["TOLERANCES", "Moved", "Tolerance", "make_reference", "verify"]
 
-TOLERANCES = Path(__file__).parents[2] / "workflow" / "verify.yaml"
+TOLERANCES = Path(__file__).with_name("verify.yaml")
 
 _KEPT = ("tables/*.csv", "figures/*.csv", "claims.csv")
 _METADATA = "metadata.json"
@@ -30,7 +30,7 @@ Rows = dict[str, dict[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How the cells of a file are compared; the fields are those of `workflow/verify.yaml`."""
+    """How the cells of a file are compared; the fields are those of `verify.yaml`."""
 
     files: str = "*"
     key: Sequence[str] = ()
