@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.ioutils import register_in_globals
 from test_config import load
 
 from malmen import cli
@@ -561,3 +562,14 @@ def test_no_setting_hides_in_what_snakemake_derives_from_files(path):
     derived = dict(re.findall(pattern, path.read_text(), re.DOTALL))
     derived.pop("trained", None)  # its counts are options, too
     assert not [name for name, text in derived.items() if "settings(" in text or "config[" in text]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "rules").glob("*.smk")), ids=str)
+def test_no_name_hides_one_of_snakemakes(path):
+    offered = {}
+    register_in_globals(offered)
+    text = path.read_text()
+    imported = re.findall(r"^(?:from \S+ )?import (.+)$", text, re.MULTILINE)
+    bound = {name.split(" as ")[-1].strip() for line in imported for name in line.split(",")}
+    bound |= set(re.findall(r"^(?:def )?(\w+)(?:\(.*\):| = .*)$", text, re.MULTILINE))
+    assert not bound & offered.keys()

