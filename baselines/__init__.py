@@ -1,4 +1,4 @@
-"""The editors that MALMEN is compared with: MEND and fine-tuning.
+"""The editors that MALMEN is compared with, and what MEMIT needs besides.
 
-Each module shows in one screen how its editor differs from `malmen.malmen`.
+An editor that works token by token shows in one screen how it differs from `malmen.malmen`.
 """

@@ -27,7 +27,7 @@ from malmen.normal_equation import parameter_shift_in_metric
 from malmen.progress import Progress
 from malmen.settings import MemitSettings
 
-__all__ = ["MEMIT"]
+__all__ = ["MEMIT", "sample_contexts"]
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
 """First words of the sampled prefixes (the released code's)."""
@@ -44,6 +44,20 @@ class _Remembered:
 
     contexts: list[str]
     values: dict[Question, tuple[Tensor, float]] = field(default_factory=dict)
+
+
+def sample_contexts(lm: LanguageModel, settings: MemitSettings, *, seed: int) -> list[str]:
+    """Return the prefixes that facts are written behind, the empty one first."""
+    sampled = sample_texts(
+        lm,
+        [STARTS[i % len(STARTS)] for i in range(settings.contexts - 1)],
+        length=settings.context_length,
+        seed=seed,
+        top_k=settings.context_top_k,
+        counts_start=True,
+        progress=False,
+    )
+    return ["", *(f"{text}. " for text in sampled)]
 
 
 class MEMIT:
@@ -96,23 +110,9 @@ class MEMIT:
         ]
         return self._spread(lm, prompts, self._values(lm, questions, memory))
 
-    def contexts(self, lm: LanguageModel) -> list[str]:
-        """Return the prefixes that facts are written behind, the empty one first."""
-        return self._memory(lm).contexts
-
     def _memory(self, lm: LanguageModel) -> _Remembered:
         if lm not in self._memories:
-            starts = [STARTS[i % len(STARTS)] for i in range(self.settings.contexts - 1)]
-            sampled = sample_texts(
-                lm,
-                starts,
-                length=self.settings.context_length,
-                seed=self.seed,
-                top_k=self.settings.context_top_k,
-                counts_start=True,
-                progress=False,
-            )
-            self._memories[lm] = _Remembered(["", *(f"{text}. " for text in sampled)])
+            self._memories[lm] = _Remembered(sample_contexts(lm, self.settings, seed=self.seed))
         return self._memories[lm]
 
     def _values(self, lm: LanguageModel, facts: Sequence[Question], memory: _Remembered) -> Tensor:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from row_files import FEVER, ZSRE, write_lines
 
-from malmen.data.facts import LABELS, FeverRow, ZsreRow
-from malmen.data.importing import attach_unrelated, import_rows, read_pairs
+from malmen.data.facts import LABELS, FeverRow, ZsreRow, loc_pair
+from malmen.data.importing import attach_unrelated, import_rows
+from malmen.data.records import read_records
 from malmen.errors import InputError
 
 
@@ -80,7 +81,9 @@ def test_real_zsre_training_rows_get_unrelated_questions(shared_data):
     pairs = shared_data / "nq" / "nq_train_loc_pairs.jsonl.gz"
     rows = import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=0)
     assert len({row.src for row in rows}) == 9000
-    assert {(row.loc, row.loc_ans) for row in rows} == set(read_pairs(pairs))
+    assert {(row.loc, row.loc_ans) for row in rows} == {
+        loc_pair(record) for record in read_records(pairs)
+    }
     assert rows == import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=0)
     assert rows != import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=1)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import baselines.memit
 import baselines.memit_values
-from baselines.memit import MEMIT
+from baselines.memit import MEMIT, sample_contexts
 from baselines.memit_values import optimise_values, question, subject_prompt
 from benchmarks.released_memit import ReleasedMemit
 from malmen.batches import Example
@@ -290,7 +290,7 @@ def test_shifts_are_those_of_the_released_computation(kind: str, contexts: int) 
     rows = [row(i) for i in range(5)]
     editor = editor_for(lm, contexts=contexts)
     found = editor.edit(lm, facts_for(lm, rows))
-    prefixes = editor.contexts(lm)
+    prefixes = sample_contexts(lm, editor.settings, seed=editor.seed)
     assert len(prefixes) == contexts
     plain = released_memit(lm).shifts(
         [question(r) for r in rows], prefixes, statistics_of(lm).covariances
@@ -312,7 +312,8 @@ def test_with_the_identity_and_one_layer_it_is_the_normal_equation(
     rows = [row(i) for i in numbers]
     editor = editor_for(lm, identity=True, covariance_weight=lam)
     found = editor.edit(lm, facts_for(lm, rows))
-    [layer], contexts = list(lm.layers), editor.contexts(lm)
+    [layer] = lm.layers
+    contexts = sample_contexts(lm, editor.settings, seed=editor.seed)
     plain = released_memit(lm)
     keys = torch.stack([plain._key(layer, question(r), contexts) for r in rows], dim=1)
     values = [plain.value(question(r), contexts) for r in rows]
@@ -433,9 +434,9 @@ def test_another_language_model_is_not_taken_for_the_first() -> None:
 
 def test_contexts_are_of_the_seed() -> None:
     lm = lm_of("llama")
-    contexts = MEMIT(replace(SETTINGS, contexts=7), statistics_of(lm), seed=3).contexts(lm)
-    assert contexts == MEMIT(replace(SETTINGS, contexts=7), statistics_of(lm), seed=3).contexts(lm)
-    assert contexts != MEMIT(replace(SETTINGS, contexts=7), statistics_of(lm), seed=4).contexts(lm)
+    contexts = sample_contexts(lm, replace(SETTINGS, contexts=7), seed=3)
+    assert contexts == sample_contexts(lm, replace(SETTINGS, contexts=7), seed=3)
+    assert contexts != sample_contexts(lm, replace(SETTINGS, contexts=7), seed=4)
     empty, *others = contexts
     assert empty == ""
     starts = ("The", "Therefore", "Because", "I", "You", "The")

@@ -5,12 +5,7 @@ Two forms are known: the nested one of ROME and MEMIT, and the flat one of EasyE
 
 from malmen.data.records import Record
 
-__all__ = ["in_zsre_form", "is_counterfact"]
-
-
-def is_counterfact(record: Record) -> bool:
-    """Tell whether a record is a case of CounterFact, in either form."""
-    return record.has("requested_rewrite") or record.has("target_new")
+__all__ = ["in_zsre_form"]
 
 
 def in_zsre_form(record: Record) -> Record:

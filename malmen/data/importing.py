@@ -36,7 +36,6 @@ __all__ = [
     "attach_unrelated",
     "fever_rows",
     "import_rows",
-    "read_pairs",
     "zsre_rows",
 ]
 
@@ -109,20 +108,6 @@ def import_rows(
     if shape == "zsre":
         return zsre_rows(records, name, unrelated=others, n=n, rng=rng, answer=answer)
     return fever_rows(records, name, unrelated=others, n=n, rng=rng)
-
-
-def read_pairs(path: str | Path) -> list[tuple[str, str]]:
-    """Read unrelated questions with their answers (fields ``loc`` and ``loc_ans``).
-
-    A file that cannot be read, is empty or malformed raises an :class:`InputError`.
-
-    Args:
-        path: A ``.json`` or ``.jsonl`` file, gzipped or not.
-
-    Returns:
-        The (question, answer) pairs in the order of the file.
-    """
-    return [loc_pair(record) for record in read_records(path)]
 
 
 def attach_unrelated(rows: Sequence[ZsreRow], pairs: Sequence[tuple[str, str]]) -> list[ZsreRow]:
