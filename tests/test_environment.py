@@ -1,8 +1,10 @@
 """pyproject.toml, environment.yml, requirements.lock and CITATION.cff say the same."""
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,27 @@ def installed_closure() -> set[str]:
             if not needed.marker or any(needed.marker.evaluate({"extra": e}) for e in extras):
                 pending.append(needed)
     return {name for name, _ in seen}
+
+
+def third_party_imports() -> set[str]:
+    """Top-level names of what the code imports, wherever in a file, that is not its own."""
+    packages = ("malmen", "baselines", "benchmarks")
+    names: set[str] = set()
+    for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(str(node.module).partition(".")[0])
+    return names - sys.stdlib_module_names - set(packages)
+
+
+def test_every_import_is_declared():
+    declared = {canonicalize_name(Requirement(line).name) for line in project()["dependencies"]}
+    distributions = packages_distributions()
+    for name in third_party_imports():
+        found = {canonicalize_name(one) for one in distributions[name]}
+        assert found & declared, f"{name} is imported and not declared ({', '.join(found)})"
 
 
 def test_conda_pip_section_agrees_with_pyproject():
