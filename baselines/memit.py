@@ -18,7 +18,7 @@ from baselines.memit_values import (
     subject_prompt,
 )
 from malmen.data.texts import sample_texts
-from malmen.editor import Shifts
+from malmen.editor import Remembering, Shifts
 from malmen.encoding import EncodedFact
 from malmen.key_statistics import KeyStatistics
 from malmen.models.blocks import block_of, inputs_of, run_through
@@ -60,7 +60,7 @@ def sample_contexts(lm: LanguageModel, settings: MemitSettings, *, seed: int) ->
     return ["", *(f"{text}. " for text in sampled)]
 
 
-class MEMIT:
+class MEMIT(Remembering):
     """Mass-editing memory in a transformer (Meng et al., ICLR 2023).
 
     For every fact, the value z is the state behind the last edited block, at the subject's last
@@ -82,8 +82,7 @@ class MEMIT:
     def __init__(self, settings: MemitSettings, statistics: KeyStatistics, *, seed: int) -> None:
         self.settings = settings
         self.seed = seed
-        self.remembered_seconds = 0.0
-        """Seconds that the values remembered in the last edit took when they were found."""
+        self.remembered_seconds = 0.0  # that values known at the last edit took to be found
         self._factor = cache(statistics.factor)
         self._memories: WeakKeyDictionary[LanguageModel, _Remembered] = WeakKeyDictionary()
 

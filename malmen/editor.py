@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ __all__ = [
     "HyperNetworkEditor",
     "LeastSquaresEditor",
     "Reconciled",
+    "Remembering",
     "ShiftOfCross",
     "ShiftOfRows",
     "Shifts",
@@ -44,6 +45,17 @@ class Editor(Protocol):
     def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         """Return the shifts that write all ``facts`` into the language model at once."""
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An editor whose edits may be faster for what it remembers of earlier ones.
+
+    Attributes:
+        remembered_seconds: what the last edit would have taken longer without.
+    """
+
+    remembered_seconds: float
 
 
 Batches = Iterable[tuple[Tensor, Tensor]]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from malmen.batches import Example
-from malmen.editor import Editor
+from malmen.editor import Editor, Remembering
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.models.language_model import LanguageModel
@@ -182,9 +182,7 @@ def evaluate(
                 chosen = range(edit_set * count, (edit_set + 1) * count)
                 started = time.perf_counter()
                 shifts = editors[count].edit(lm, [pool[i] for i in chosen])
-                # What an editor remembers from an earlier set would cost time if edited alone.
-                remembered = getattr(editors[count], "remembered_seconds", 0.0)
-                seconds = time.perf_counter() - started + remembered
+                seconds = time.perf_counter() - started + _remembered_seconds(editors[count])
                 editing.append({"edits": count, "edit_set": edit_set, "seconds": seconds})
                 weights = lm.edited_weights(shifts)
                 after = score_facts(lm, [pool[i] for i in chosen], size=size, weights=weights)
@@ -194,6 +192,11 @@ def evaluate(
                 means = {m.upper(): float(frame[m].mean()) for m in ("es", "gs", "ls")}
                 bar.update(count, edits=count, **means)
     return Evaluation(pd.concat(frames, ignore_index=True), editing)
+
+
+def _remembered_seconds(editor: Editor) -> float:
+    # What an editor remembers from an earlier set would cost time if edited alone.
+    return editor.remembered_seconds if isinstance(editor, Remembering) else 0.0
 
 
 def check_pool(counts: Sequence[int], *, sets: int, pool: int) -> None:

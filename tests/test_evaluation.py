@@ -22,7 +22,7 @@ from torch import Tensor
 from baselines.fine_tuning import FineTuning
 from baselines.ultraedit import UltraEdit
 from malmen.batches import Example
-from malmen.editor import Editor, Shifts
+from malmen.editor import Editor, Remembering, Shifts
 from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
@@ -236,6 +236,16 @@ def test_the_time_of_editing_is_that_of_making_the_shifts() -> None:
     assert sets == [(1, 0), (1, 1), (3, 0), (3, 1)]
     assert all(entry["seconds"] >= 0.02 * entry["edits"] for entry in editing)
     assert sum(entry["seconds"] for entry in editing) < whole
+
+
+def test_what_an_editor_remembers_counts_as_time_of_editing() -> None:
+    class Elephant(Fixed, Remembering):
+        remembered_seconds = 1000.0
+
+    [found] = evaluate(
+        {2: Elephant()}, LLAMA, LLAMA_FACTS, counts=[2], sets=1, size=4, progress=False
+    ).editing
+    assert 1000 < found["seconds"] < 2000
 
 
 def test_edit_and_score_edits_all_its_facts() -> None:

@@ -23,6 +23,7 @@ from baselines.memit_values import optimise_values, question, subject_prompt
 from benchmarks.released_memit import ReleasedMemit
 from malmen.batches import Example
 from malmen.data.facts import FeverRow, ZsreRow
+from malmen.editor import Remembering
 from malmen.encoding import EncodedFact, encode_rows
 from malmen.errors import InputError
 from malmen.key_statistics import KeyStatistics, key_statistics
@@ -413,6 +414,7 @@ def test_values_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = facts_for(lm, [row(i) for i in range(6)])
     editor = editor_for(lm)
     editor.edit(lm, facts[:4])
+    assert isinstance(editor, Remembering)
     assert editor.remembered_seconds == 0
     assert len(asked) == 4
     again = editor.edit(lm, [facts[5], facts[1], facts[2], facts[1]])
