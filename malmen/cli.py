@@ -400,7 +400,7 @@ def key_statistics(
     from malmen.data.texts import desk_texts, read_texts, stream_dataset
     from malmen.files import write_json
     from malmen.key_statistics import key_statistics as average
-    from malmen.provenance import run_metadata
+    from malmen.provenance import ATTRIBUTIONS, run_metadata
 
     source: Iterable[str]
     if facts is not None:
@@ -411,9 +411,9 @@ def key_statistics(
     else:
         source = stream_dataset(str(dataset), seed=seed)
     statistics = average(model, source, total=samples, length=length)
-    origin = [*filter(None, [lookup(lm).origin]), *(["geonames"] if facts is not None else [])]
     choices = {"lm": lm, "samples": samples, "length": length, **statistics.source}
-    metadata = run_metadata(seed=seed, settings=choices, started=started, data=origin)
+    used = [*lookup(lm).attributions, *([ATTRIBUTIONS["geonames"]] if facts is not None else [])]
+    metadata = run_metadata(seed=seed, settings=choices, started=started, data=used)
     write_json(out.with_suffix(".json"), metadata)
     statistics.save(out)
 
@@ -577,8 +577,7 @@ def evaluate(
     from malmen.reporting.so_far import print_so_far
 
     printed = _choose(results.PRINTED_NAMES, editor, "editor")
-    for key in data:
-        _choose(ATTRIBUTIONS, key, "data")
+    used = [*lookup(lm).attributions, *(_choose(ATTRIBUTIONS, key, "data") for key in data)]
     if not edits:
         raise InputError("--edits: name at least one number")
     prefixes = [] if prefix is None else [prefix]
@@ -604,13 +603,8 @@ def evaluate(
         editors = dict.fromkeys(edits, chosen)
         choices = {"modules": modules, **asdict(settings)}
     evaluation = score(editors, model, facts, counts=edits, sets=sets, size=fact_batch)
-    origin = lookup(lm).origin
-    metadata = run_metadata(
-        seed=seed,
-        settings={"sets": sets, **choices},
-        started=started,
-        data=[*filter(None, [origin]), *data],
-    )
+    choices = {"sets": sets, **choices}
+    metadata = run_metadata(seed=seed, settings=choices, started=started, data=used)
     frame = evaluation.scores.assign(editor=printed, lm=lm, seed=seed)
     results.write(out, frame, metadata | {"editing": evaluation.editing})
     if out.absolute().parent.parent.name == "evaluations":  # one of a run's many

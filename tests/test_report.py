@@ -44,7 +44,9 @@ def claim(status: str, lm: str, text: str, value: float | None, **row: Any) -> d
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     """The files of an invented run that made everything but some tables and figures."""
     scale = tmp_path_factory.mktemp("run") / "results" / "desk"
-    metadata = run_metadata(seed=7, settings={}, started=time.perf_counter(), data=["geonames"])
+    metadata = run_metadata(
+        seed=7, settings={}, started=time.perf_counter(), data=ATTRIBUTIONS.values()
+    )
     evaluations = []
     for editor in ("MEND", "MALMEN"):
         path = scale / "evaluations" / "smollm2" / f"{editor.lower()}.parquet"

@@ -193,7 +193,7 @@ def expected_jobs(config):
     lms = config["run"]["language_models"]
     stages = {lm: len(config["language_models"][lm]["training"]) for lm in lms}
     trained = {lm: len({"malmen", "mend"} & set(editors_of(config, lm))) for lm in lms}
-    packages = {lookup(lm).origin for lm in lms} - {None}
+    packages = {origin.name for lm in lms if (origin := lookup(lm).origin)}
     return {
         "facts": 1,
         "fetch": len(packages),

@@ -44,6 +44,7 @@ class Entry:
 
     name: str
     title: str
+    credit: str = ""
     package: Package | None = None
     hub: Hub | None = None
     base: str | None = None
@@ -66,9 +67,21 @@ class Entry:
         return self.package is not None or self.hub is not None
 
     @property
-    def origin(self) -> str | None:
-        """Name of the language model whose weights arrived from outside; None if none did."""
-        return None if self.built else self.base or self.name
+    def origin(self) -> "Entry | None":
+        """The language model whose weights arrived from outside; None if none did."""
+        if self.built:
+            return None
+        return lookup(self.base) if self.base else self
+
+    @property
+    def attributions(self) -> list[str]:
+        """Whose its weights are, with the licence; nothing if they are made here."""
+        if self.origin is None:
+            return []
+        credit = self.origin.credit or self.origin.title
+        if package := self.origin.package:
+            return [f"{credit}, {package.licence}, through {package.name}"]
+        return [f"{credit}, {hub.licence}"] if (hub := self.origin.hub) else []
 
     def editing(self, modules: Modules) -> "Entry":
         """Return the entry with another choice of modules to edit.
