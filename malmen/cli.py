@@ -894,6 +894,7 @@ def summary(
     figures: list[Path] = [],
     answers: list[Path] = [],
     models: list[Path] = [],
+    runs: list[Path] = [],
     claims: OptionalPath = None,
 ) -> None:
     """Print what was found and where it is, and write the same as Markdown.
@@ -904,11 +905,12 @@ def summary(
         figures: Figures made.
         answers: Files of `malmen answers`.
         models: Folders of language models that were made here, whose accuracy is shown.
+        runs: Run metadata, as for `malmen report`; what the runs used is credited.
         claims: Markdown of `malmen claims`.
     """
     from malmen.reporting.summary import summarise
 
-    summarise(tables, figures, answers, out, models=models, claims=claims)
+    summarise(tables, figures, answers, out, models=models, runs=runs, claims=claims)
 
 
 @app.command

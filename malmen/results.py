@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from malmen.errors import InputError
-from malmen.files import atomic
+from malmen.files import atomic, read_json
 
 __all__ = [
     "COLUMNS",
@@ -34,6 +34,7 @@ __all__ = [
     "percentile_interval",
     "read",
     "read_all",
+    "read_metadata",
     "resampled_means",
     "scale_of",
     "sources",
@@ -127,6 +128,20 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     frame = table.replace_schema_metadata(None).to_pandas()
     check(frame, source=str(path))
     return frame[list(COLUMNS)], json.loads(metadata)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a run: those in its per-fact results, or a JSON file of their own.
+
+    Raises:
+        InputError: As `read`; if the JSON file holds something else.
+    """
+    if path.suffix == ".parquet":
+        return read(path)[1]
+    found = read_json(path)
+    if not isinstance(found, dict) or "commit" not in found:
+        raise InputError(f"{path}: not the metadata of a run")
+    return found
 
 
 def read_all(paths: Iterable[Path]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

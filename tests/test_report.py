@@ -1,5 +1,6 @@
 """The report: one file that holds everything, says what is missing, and opens anywhere."""
 
+import html
 import json
 import re
 import shutil
@@ -170,6 +171,12 @@ def test_everything_is_on_it(page: Path, sources: Sources) -> None:
         assert part in text, part
 
 
+def test_what_the_run_used_is_credited_and_nothing_else(page: Path) -> None:
+    [credited] = re.findall(r"<h2>Attribution</h2>.*?</ul>", page.read_text("utf-8"), re.DOTALL)
+    listed = re.findall(r"<li>(.*)</li>", credited)
+    assert listed == [html.escape(source) for source in ATTRIBUTIONS.values()]
+
+
 def test_what_a_run_did_not_make_is_said(page: Path) -> None:
     text = Reader(page).text
     assert "Not made in this run: Table 2, 3, 4, 5." in text
@@ -189,6 +196,7 @@ def test_every_part_may_be_missing(tmp_path: Path, sources: Sources) -> None:
         "No run metadata were given.",
         "Time and memory of the jobs were not recorded.",
         "The graph of the workflow's rules was not recorded.",
+        "No data or weights were recorded as used.",
     ):
         assert part in text, part
     everything = {field.name: getattr(sources, field.name) for field in fields(Sources)}

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import write_evaluations
+from synthetic import METADATA, write_evaluations
 
 from malmen.errors import InputError
 from malmen.figures import FIGURES
@@ -44,7 +44,10 @@ def test_summary(
 ) -> None:
     tables, figures, answers = made
     out = answers.parents[1] / "summary.md"
-    summarise(tables, figures, [answers], out)
+    evaluations = sorted(out.parent.glob("evaluations/*/*.parquet"))
+    runs = [*evaluations, out.parent / "statistics.json"]
+    write_json(runs[-1], {"commit": "unknown", "data": list(ATTRIBUTIONS.values())})
+    summarise(tables, figures, [answers], out, runs=runs)
 
     terminal = capsys.readouterr().out
     prose = [line for line in terminal.splitlines() if str(out.parent) not in line]
@@ -66,7 +69,10 @@ def test_summary(
     for path in (*tables, *figures):
         assert f"]({path.relative_to(out.parent)})" in markdown
         assert f"  {path}\n" in terminal
-    assert markdown.rstrip().endswith(list(ATTRIBUTIONS.values())[-1])
+    used = [*ATTRIBUTIONS.values(), *METADATA["data"]]
+    listed = "\n".join(f"- {source}" for source in sorted(used))
+    assert markdown.endswith(f"## Data and models that are not ours\n\n{listed}\n")
+    assert f"Data and models: {'; '.join(sorted(used))}." in " ".join(terminal.split())
 
 
 def test_models_and_claims_are_shown(

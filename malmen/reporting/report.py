@@ -19,7 +19,6 @@ from malmen.errors import InputError
 from malmen.figures.drawing import figure_number, read_caption
 from malmen.files import atomic, read_json
 from malmen.models.catalogue import lookup
-from malmen.provenance import ATTRIBUTIONS
 from malmen.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_TESTABLE
 from malmen.reporting.rulegraph import Layout, lay_out, read_rulegraph
 from malmen.reporting.summary import plain, read_answers
@@ -89,7 +88,9 @@ def write_report(sources: Sources, out: Path) -> None:
         InputError: If a file is malformed.
         OSError: If a file is missing.
     """
-    runs = {_relative(path, out.parent): _metadata(path) for path in sorted(sources.runs)}
+    runs = {
+        _relative(path, out.parent): results.read_metadata(path) for path in sorted(sources.runs)
+    }
     tables, figures = _tables(sources.tables), _pictures(sources.figures)
     page = _template().render(
         scale=sources.scale,
@@ -106,7 +107,7 @@ def write_report(sources: Sources, out: Path) -> None:
         runs=runs,
         jobs=_jobs(sources.benchmarks) if sources.benchmarks else [],
         graph=_graph(sources.rulegraph) if sources.rulegraph else None,
-        attributions=_attributions(runs.values()),
+        attributions=results.sources(runs.values()),
     )
     with atomic(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -209,15 +210,6 @@ def _models(folders: Iterable[Path]) -> list[tuple[str, dict[str, float]]]:
     ]
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    if path.suffix == ".parquet":
-        return results.read(path)[1]
-    found = read_json(path)
-    if not isinstance(found, dict) or "commit" not in found:
-        raise InputError(f"{path}: not the metadata of a run")
-    return found
-
-
 def _provenance(runs: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Return what the runs have in common, field by field: the distinct values."""
     found: dict[str, dict[str, None]] = {
@@ -257,7 +249,3 @@ def _jobs(folder: Path) -> list[dict[str, Any]]:
 
 def _graph(path: Path) -> Layout:
     return lay_out(read_rulegraph(path))
-
-
-def _attributions(runs: Iterable[Mapping[str, Any]]) -> list[str]:
-    return sorted({*ATTRIBUTIONS.values(), *results.sources(runs)})

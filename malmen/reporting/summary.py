@@ -18,7 +18,7 @@ from malmen.errors import InputError
 from malmen.figures.drawing import figure_number, read_caption
 from malmen.files import atomic, read_json
 from malmen.models.catalogue import lookup
-from malmen.provenance import ATTRIBUTIONS
+from malmen.results import read_metadata, sources
 
 __all__ = ["WIDTH", "plain", "read_answers", "summarise"]
 
@@ -43,6 +43,7 @@ def summarise(
     out: Path,
     *,
     models: Sequence[Path] = (),
+    runs: Sequence[Path] = (),
     claims: Path | None = None,
 ) -> None:
     """Print what a run showed to the terminal and write it, in full, as Markdown.
@@ -55,6 +56,7 @@ def summarise(
             before and after.
         out: The Markdown file.
         models: Folders of LMs made here, whose accuracy before editing is shown.
+        runs: Run metadata, as in a report; the data and models that they used are credited.
         claims: `claims.md`; the terminal is shown its first line.
 
     Raises:
@@ -68,17 +70,18 @@ def summarise(
         if suffix not in shown:
             raise InputError(f"table_1{suffix} is not among --tables")
     changes = {path.stem: read_answers(path)[:_FACTS_SHOWN] for path in answers}
+    credited = sources(map(read_metadata, runs))
 
     table = shown[".md"].read_text("utf-8")
     notes = [_accuracy(folder) for folder in models]
     verdicts = "" if claims is None else claims.read_text("utf-8")
     with atomic(out) as temporary:
-        text = _markdown(table, notes, verdicts, tables, figures, changes, out.parent)
+        text = _markdown(table, notes, verdicts, tables, figures, changes, credited, out.parent)
         temporary.write_text(text, encoding="utf-8")
     if verdicts:
         notes.append(verdicts.splitlines()[0])
     paths = [*tables, *figures, *filter(None, [claims]), out]
-    print(_terminal(pd.read_csv(shown[".csv"]), notes, paths, changes), end="")
+    print(_terminal(pd.read_csv(shown[".csv"]), notes, paths, changes, credited), end="")
 
 
 def read_answers(path: Path) -> list[list[dict[str, Any]]]:
@@ -127,6 +130,7 @@ def _markdown(
     tables: Iterable[Path],
     figures: Iterable[Path],
     changes: dict[str, list[list[dict[str, Any]]]],
+    credited: Sequence[str],
     folder: Path,
 ) -> str:
     lines = ["# Summary", "", "## Table 1", "", table.rstrip(), ""]
@@ -145,8 +149,8 @@ def _markdown(
         for entry in (entry for fact in facts for entry in fact):
             cells = [entry[name] for name in ("kind", "prompt", "target", "before", "after")]
             lines += [f"| {' | '.join(map(_markdown_cell, cells))} |"]
-    lines += ["", "## Data and models that are not ours", ""]
-    lines += [f"- {source}" for source in ATTRIBUTIONS.values()]
+    lines += ["", "## Data and models that are not ours", ""] if credited else []
+    lines += [f"- {source}" for source in credited]
     return "\n".join(lines) + "\n"
 
 
@@ -168,6 +172,7 @@ def _terminal(
     notes: Iterable[str],
     paths: Iterable[Path],
     changes: dict[str, list[list[dict[str, Any]]]],
+    credited: Sequence[str],
 ) -> str:
     page = StringIO()
     # Text as it is: an LM's answer may hold what rich takes for markup, colour codes or emoji.
@@ -184,7 +189,8 @@ def _terminal(
         console.print(f"Answers of {lookup(lm).title}, before -> after editing")
         console.print(_answers(facts))
     console.print("Made:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
-    console.print(f"\nData and models: {'; '.join(ATTRIBUTIONS.values())}.")
+    if credited:
+        console.print(f"\nData and models: {'; '.join(credited)}.")
     return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 

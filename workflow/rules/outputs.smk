@@ -285,6 +285,7 @@ rule summary:
         figures=figure_files(),
         answers=expand("<results>/answers/{lm}.json", lm=ANSWERING),
         models=made_models(),
+        runs=run_files(),
         claims="<results>/claims.md",
     output:
         "<results>/summary.md",
