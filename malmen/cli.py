@@ -537,6 +537,7 @@ def evaluate(
     modules: Modules = "edited",
     statistics: OptionalPath = None,
     data: list[str] = [],
+    so_far: OptionalPath = None,
     seed: int = 0,
     fact_batch: int = 32,
     device: Device = None,
@@ -562,6 +563,7 @@ def evaluate(
             edits its own.
         statistics: Key statistics of MEMIT.
         data: What the rows were made from, a key of `malmen.provenance.ATTRIBUTIONS`.
+        so_far: Folder of a run's evaluations, LM/EDITOR.parquet; their scores are shown at the end.
         seed: Of fine-tuning and of MEMIT's contexts; also recorded.
         fact_batch: Facts at a time when they are scored.
         device: Where to compute; a GPU unless there is none.
@@ -607,8 +609,8 @@ def evaluate(
     metadata = run_metadata(seed=seed, settings=choices, started=started, data=used)
     frame = evaluation.scores.assign(editor=printed, lm=lm, seed=seed)
     results.write(out, frame, metadata | {"editing": evaluation.editing})
-    if out.absolute().parent.parent.name == "evaluations":  # one of a run's many
-        print_so_far(out.absolute().parent.parent)
+    if so_far is not None:
+        print_so_far(so_far)
 
 
 @app.command

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -527,6 +528,18 @@ def test_an_untrained_editor_is_evaluated(run_here: Run, ready: Workplace) -> No
     editing = metadata["editing"]
     assert [(entry["edits"], entry["edit_set"]) for entry in editing] == [(4, 0), (4, 1)]
     assert 0 < sum(entry["seconds"] for entry in editing) < metadata["wall_seconds"]
+
+
+def test_what_a_run_found_so_far_is_shown_when_asked_for(run_here: Run, ready: Workplace) -> None:
+    folder = ready.folder / "out" / "evaluations"  # a name that asks for nothing
+    words = without(ready.evaluate("ultraedit"), "--out")
+    out = folder / "smollm2" / "ultraedit.parquet"
+    silent = run_here(*words, "--out", out)
+    shown = run_here(*words, "--out", out, "--so-far", folder)
+    assert silent.status == shown.status == 0
+    assert "so far, accuracy" not in silent.err
+    assert "so far, accuracy" in shown.err
+    shutil.rmtree(folder)
 
 
 def test_a_language_model_of_ones_own_is_credited(

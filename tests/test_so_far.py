@@ -22,6 +22,17 @@ def test_every_editor_stands_with_its_largest_count(
     assert lines[-1][3:] == [f"{value:.1f}" for value in wanted]
 
 
+def test_names_are_those_in_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [path] = write_evaluations(tmp_path, lms=["smollm2"], editors=["MEND"], counts=(4,))
+    path.parent.rename(tmp_path / "renamed")
+    print_so_far(tmp_path)
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert [line[:2] for line in lines if "SmolLM2-135M" in line] == [
+        ["SmolLM2-135M", "Pre-edit"],
+        ["SmolLM2-135M", "MEND"],
+    ]
+
+
 def test_every_language_model_has_its_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -465,6 +465,7 @@ def test_evaluation_is_given_what_its_editor_needs(finished):
     for editor, options in calls.items():
         trained = f"{folder}/{editor}_4.safetensors@4 {folder}/{editor}_8.safetensors@8"
         is_trained = editor in ("malmen", "mend")
+        assert options["--so-far"] == "results/smoke/evaluations"
         assert options.get("--trained") == (trained if is_trained else None)
         assert options["--edits"] == "4 8"
         is_memit = editor == "memit"
@@ -558,7 +559,7 @@ def test_a_failing_command_fails_the_run_and_shows_its_log(finished, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "rules").glob("*.smk")), ids=str)
 def test_no_setting_hides_in_what_snakemake_derives_from_files(path):
     """A parameter that looks at files is not among those whose change runs a job again."""
-    pattern = r"(\w+)=lambda wildcards, (?:in|out)put:(.*?)\n        (?=\w)"
+    pattern = r"(\w+)=lambda wildcards, (?:in|out)put(?:, output)?:(.*?)\n        (?=\w)"
     derived = dict(re.findall(pattern, path.read_text(), re.DOTALL))
     derived.pop("trained", None)  # its counts are options, too
     assert not [name for name, text in derived.items() if "settings(" in text or "config[" in text]

@@ -27,10 +27,10 @@ def print_so_far(folder: Path) -> None:
     table.add_column("Editor")
     for name in ("Edits", *(METRICS[metric] for metric in SHOWN)):
         table.add_column(name, justify="right")
-    for models in sorted(folder.iterdir()):
-        frames = [read(path)[0] for path in sorted(models.glob("*.parquet"))]
-        for row in _rows(pd.concat(frames)) if frames else []:
-            table.add_row(lookup(models.name).title, *row)
+    frames = [read(path)[0] for path in sorted(folder.glob("*/*.parquet"))]
+    for lm, frame in pd.concat(frames).groupby("lm") if frames else ():
+        for row in _rows(frame):
+            table.add_row(lookup(str(lm)).title, *row)
     Console(stderr=True, width=WIDTH, color_system=None, highlight=False).print(table)
 
 

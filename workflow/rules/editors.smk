@@ -74,7 +74,11 @@ rule evaluate:
         trained=lambda wildcards, input: trained_option(
             editor_files(wildcards.lm, wildcards.editor), input.trained
         ),
-        files=lambda wildcards, input: optional(prefix=input.prefix, statistics=input.statistics),
+        files=lambda wildcards, input, output: optional(
+            prefix=input.prefix,
+            statistics=input.statistics,
+            so_far=Path(output[0]).parents[1],
+        ),
         options=lambda wildcards: evaluation_options(
             wildcards.lm,
             wildcards.editor,
