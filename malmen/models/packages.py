@@ -10,7 +10,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    modeling_gguf_pytorch_utils,
+)
+from transformers.utils import logging as transformers_logging
 
 from malmen.errors import InputError
 from malmen.files import atomic_folder, sha256
@@ -104,6 +110,8 @@ def _convert(package: Package, source: Path, target: Path) -> None:
         AutoModel.from_pretrained(source).save_pretrained(target)
         AutoTokenizer.from_pretrained(source).save_pretrained(target)
         return
+    # The reader takes its bar from tqdm, where the switch of transformers does not reach it.
+    modeling_gguf_pytorch_utils.tqdm = transformers_logging.tqdm  # type: ignore[assignment]
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=package.gguf)
     # A model that came from GGUF refuses to be saved as such: move its weights to a plain one.
     settings = model.config.to_dict()
