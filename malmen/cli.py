@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes
 
+from malmen.cards import MALMEN, Card, find, trained
+from malmen.editor_options import (
+    AnyEditor,
+    TrainedEditor,
+    TrainedSettings,
+    TrainingOptions,
+    UntrainedSettings,
+    WeighingEditor,
+    one_of,
+    weighing,
+)
 from malmen.errors import InputError
 from malmen.models.catalogue import Modules, catalogue, lookup
-from malmen.settings import (
-    FactCheckerSettings,
-    FineTuningSettings,
-    HyperSettings,
-    MemitSettings,
-    PretrainingSettings,
-    TokenSettings,
-    TrainingSettings,
-)
+from malmen.settings import FactCheckerSettings, HyperSettings, PretrainingSettings
 
 if TYPE_CHECKING:
     from malmen.editor import Editor, HyperNetworkEditor
@@ -44,17 +47,10 @@ data_app = tyro.extras.SubcommandApp()
 app.command(data_app, name="data", help="Look at data files.")
 
 
-def _choices(names: Iterable[str]) -> Any:
-    """Let ``--help`` list the names; whoever uses the option refuses others in one line."""
-    return tyro.conf.arg(metavar=f"{{{','.join(names)}}}")
-
-
-FetchedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.is_fetched)]
-BuiltModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.built)]
-EditedModel = Annotated[str, _choices(n for n, entry in catalogue().items() if entry.edited)]
-TrainedEditor = Annotated[str, _choices(("malmen", "mend"))]
-AnyEditor = Annotated[str, _choices(("malmen", "mend", "ft", "ultraedit", "memit"))]
-Device = Annotated[str | None, _choices(("cpu", "cuda", "cuda:N"))]
+FetchedModel = Annotated[str, one_of(n for n, entry in catalogue().items() if entry.is_fetched)]
+BuiltModel = Annotated[str, one_of(n for n, entry in catalogue().items() if entry.built)]
+EditedModel = Annotated[str, one_of(n for n, entry in catalogue().items() if entry.edited)]
+Device = Annotated[str | None, one_of(("cpu", "cuda", "cuda:N"))]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
@@ -367,6 +363,7 @@ def key_statistics(
     lm: EditedModel,
     weights: Path,
     out: Path,
+    editor: WeighingEditor = weighing()[0],
     facts: OptionalPath = None,
     texts: OptionalPath = None,
     dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
@@ -376,26 +373,28 @@ def key_statistics(
     seed: int = 0,
     device: Device = None,
 ) -> None:
-    """Average the keys' outer products over texts, for MEMIT.
+    """Average the keys' outer products over texts, for editors that weigh their changes with them.
 
     Args:
         lm: Name in the catalogue.
         weights: Folder of the model.
         out: The statistics, safetensors; run metadata (.json) stand beside it.
+        editor: Which editor's modules they are keys of.
         facts: File of `malmen facts`: half of the texts are facts, half are sampled from the model.
         texts: File of texts instead: lines of a .txt, or the field "text" of a .jsonl.
         dataset: Data set of the Hugging Face hub instead, downloaded as it is read; for the
             paper's Wikipedia, wikimedia/wikipedia:20231101.en and 100,000 samples.
         samples: Number of texts.
         length: Tokens of a text, at most.
-        precision: Of the language model, the same as MEMIT's.
+        precision: Of the language model, the same as the editor's.
         seed: Of all draws.
         device: Where to compute; a GPU unless there is none.
     """
     started = time.perf_counter()
     if sum(source is not None for source in (facts, texts, dataset)) != 1:
         raise InputError("name one source of texts: --facts, --texts or --dataset")
-    model = _load(lm, weights, modules="memit", precision=precision, device=device)
+    modules = find(editor).modules or "edited"
+    model = _load(lm, weights, modules=modules, precision=precision, device=device)
     from malmen.data import geonames
     from malmen.data.texts import desk_texts, read_texts, stream_dataset
     from malmen.files import write_json
@@ -436,13 +435,13 @@ def train(
     modules: Modules = "edited",
     seed: int = 0,
     device: Device = None,
-    settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
-    training: OmitArgPrefixes[TrainingSettings] = TrainingSettings(),
+    settings: TrainedSettings,
+    training: TrainingOptions,
 ) -> None:
     """Meta-train an editor; a killed run continues where it was.
 
     Args:
-        editor: Which editor.
+        editor: Which editor, by name or as package.module:CARD.
         lm: Name in the catalogue.
         weights: Folder of the model.
         rows: Meta-training rows.
@@ -465,25 +464,26 @@ def train(
     import pandas as pd
     import torch
 
-    from malmen.editors import EDITORS, save_editor
+    from malmen.editors import save_editor
     from malmen.files import atomic, digest, write_json
     from malmen.provenance import run_metadata
     from malmen.training import MetaTraining
 
-    kind = _choose(EDITORS, editor, "editor")
+    card = find(editor)
+    _choose(trained(), card.name, "editor")
     if (prefix is None) != (validation_prefix is None):
         raise InputError("--prefix and --validation-prefix: give both or neither")
     prefixes = [path for path in (prefix, validation_prefix) if path is not None]
     model = _load(lm, weights, prefixes=prefixes, modules=modules, device=device)
     torch.manual_seed(seed)
-    learner = kind(model.shapes, settings).to(model.device)
+    learner = card.build(layers=model.shapes, settings=settings).to(model.device)
     if init is not None:
-        start = _trained(init, model, editor)
+        start = _trained(init, model, card)
         if (start.settings.rank, start.settings.n_blocks) != (settings.rank, settings.n_blocks):
             raise InputError(f"{init}: its rank or n_blocks differs ({start.settings})")
         learner.load_state_dict(start.state_dict())
     choices = {
-        "editor": editor,
+        "editor": card.name,
         "lm": lm,
         "edits": edits,
         "steps": steps,
@@ -498,7 +498,7 @@ def train(
     if model.entry.published:
         from malmen.memory_plan import Planner
 
-        plan = Planner.of(model, facts).meta_training(editor, settings, edits=edits)
+        plan = Planner.of(model, facts).meta_training(card.name, settings, edits=edits)
         logger.info("memory plan: %s (`malmen plan` shows every stage)", plan)
     run = MetaTraining(
         learner,
@@ -541,35 +541,31 @@ def evaluate(
     seed: int = 0,
     fact_batch: int = 32,
     device: Device = None,
-    ft: FineTuningSettings = FineTuningSettings(),
-    ultraedit: TokenSettings = TokenSettings(),
-    memit: MemitSettings = MemitSettings(),
+    settings: UntrainedSettings,
 ) -> None:
     """Edit disjoint sets of facts at every count and score every fact.
 
     Args:
-        editor: Which editor.
+        editor: Which editor, by name or as package.module:CARD.
         lm: Name in the catalogue.
         weights: Folder of the model.
         rows: The pool of rows.
         edits: Numbers of facts edited at once.
         sets: Disjoint edit sets a number.
         out: Per-fact results, Parquet.
-        prefix: Prefix store of these rows; without it, the frozen blocks run again. MEMIT, which
-            edits lower blocks, takes none.
+        prefix: Prefix store of these rows; without it, the frozen blocks run again. An editor of
+            lower blocks, such as MEMIT, takes none.
         trained: FILE@COUNT for every trained editor; each count is edited by the one trained at
             the nearest count from above, or at the largest.
-        modules: Which of the catalogue's choices of modules are edited, as in training. MEMIT
-            edits its own.
-        statistics: Key statistics of MEMIT.
+        modules: Which of the catalogue's choices of modules are edited, as in training. Some
+            editors, such as MEMIT, edit their own.
+        statistics: Key statistics, for editors that need them.
         data: What the rows were made from, a key of `malmen.provenance.ATTRIBUTIONS`.
         so_far: Folder of a run's evaluations, LM/EDITOR.parquet; their scores are shown at the end.
-        seed: Of fine-tuning and of MEMIT's contexts; also recorded.
+        seed: Of what the editor draws; also recorded.
         fact_batch: Facts at a time when they are scored.
         device: Where to compute; a GPU unless there is none.
-        ft: Hyper-parameters of fine-tuning.
-        ultraedit: Hyper-parameters of UltraEdit.
-        memit: Hyper-parameters of MEMIT.
+        settings: Hyper-parameters of the editors that need no training.
     """
     started = time.perf_counter()
     from malmen import results
@@ -578,36 +574,33 @@ def evaluate(
     from malmen.provenance import ATTRIBUTIONS, run_metadata
     from malmen.reporting.so_far import print_so_far
 
-    printed = _choose(results.PRINTED_NAMES, editor, "editor")
+    card = find(editor)
+    chosen = None if card.training is not None else getattr(settings, card.name)
     used = [*lookup(lm).attributions, *(_choose(ATTRIBUTIONS, key, "data") for key in data)]
     if not edits:
         raise InputError("--edits: name at least one number")
     prefixes = [] if prefix is None else [prefix]
-    chosen_modules: Modules = "memit" if editor == "memit" else modules
     model = _load(
         lm,
         weights,
         prefixes=prefixes,
-        modules=chosen_modules,
-        precision=memit.precision if editor == "memit" else "stored",
+        modules=card.modules or modules,
+        precision=getattr(chosen, "precision", "stored"),
         device=device,
     )
     facts = _encode(model, rows, seed=seed)
     check_pool(edits, sets=sets, pool=len(facts))
-    untrained: dict[str, FineTuningSettings | MemitSettings | TokenSettings]
-    untrained = {"ft": ft, "ultraedit": ultraedit, "memit": memit}
-    settings = untrained.get(editor)
-    if settings is None:
-        editors = _trained_editors(editor, model, edits, trained)
+    if chosen is None:
+        editors = _trained_editors(card, model, edits, trained)
         choices: dict[str, Any] = {"modules": modules, "trained": trained}
     else:
-        chosen = _untrained_editor(model, settings, statistics=statistics, seed=seed)
-        editors = dict.fromkeys(edits, chosen)
-        choices = {"modules": modules, **asdict(settings)}
+        untrained = _untrained_editor(card, model, chosen, statistics=statistics, seed=seed)
+        editors = dict.fromkeys(edits, untrained)
+        choices = {"modules": modules, **asdict(chosen)}
     evaluation = score(editors, model, facts, counts=edits, sets=sets, size=fact_batch)
     choices = {"sets": sets, **choices}
     metadata = run_metadata(seed=seed, settings=choices, started=started, data=used)
-    frame = evaluation.scores.assign(editor=printed, lm=lm, seed=seed)
+    frame = evaluation.scores.assign(editor=card.title, lm=lm, seed=seed)
     results.write(out, frame, metadata | {"editing": evaluation.editing})
     if so_far is not None:
         print_so_far(so_far)
@@ -662,6 +655,7 @@ def table(
     facts: OptionalPath = None,
     trained: list[Path] = [],
     statistics: list[Path] = [],
+    editors: list[str] = [],
 ) -> None:
     """Make a table of the paper from the files that it needs.
 
@@ -679,7 +673,10 @@ def table(
         facts: File of `malmen facts`.
         trained: Run metadata of trained editors (.json), their logs (.csv) beside them.
         statistics: Run metadata of `malmen key-statistics`.
+        editors: Where the cards stand of editors that are of no installed package, as
+            package.module:CARD.
     """
+    _know(editors)
     from malmen.tables import make_table
 
     make_table(
@@ -705,6 +702,7 @@ def claims(
     trained: list[Path] = [],
     statistics: list[Path] = [],
     memory: OptionalPath = None,
+    editors: list[str] = [],
 ) -> None:
     """Say which claims of the paper hold in the results of a run.
 
@@ -716,7 +714,10 @@ def claims(
         trained: Run metadata of trained editors (.json), their logs (.csv) beside them.
         statistics: Run metadata of `malmen key-statistics`.
         memory: File of `malmen memory`.
+        editors: Where the cards stand of editors that are of no installed package, as
+            package.module:CARD.
     """
+    _know(editors)
     from malmen.reporting.claims import evaluate_claims
     from malmen.reporting.predicates import Evidence
 
@@ -811,7 +812,7 @@ def plan(
     *,
     lm: EditedModel,
     edits: list[int],
-    editor: TrainedEditor = "malmen",
+    editor: TrainedEditor = MALMEN.name,
     modules: Modules = "edited",
     settings: OmitArgPrefixes[HyperSettings] = HyperSettings(),
 ) -> None:
@@ -860,7 +861,12 @@ def estimate(*, configuration: Path) -> None:
 
 @app.command
 def figure(
-    *, name: str, out_dir: Path, evaluations: list[Path] = [], memory: OptionalPath = None
+    *,
+    name: str,
+    out_dir: Path,
+    evaluations: list[Path] = [],
+    memory: OptionalPath = None,
+    editors: list[str] = [],
 ) -> None:
     """Draw a figure of the paper from results.
 
@@ -869,7 +875,10 @@ def figure(
         out_dir: Folder for figure_NN.pdf, .png and .csv.
         evaluations: Files of `malmen evaluate` for one language model: its scaling curve.
         memory: File of `malmen memory`: Figure 8.
+        editors: Where the cards stand of editors that are of no installed package, as
+            package.module:CARD.
     """
+    _know(editors)
     from malmen.figures import FIGURES
 
     _choose(FIGURES, name, "figure")([memory] if memory else evaluations, out_dir)
@@ -1026,34 +1035,31 @@ def _encode(model: "LanguageModel", rows: Path, *, seed: int) -> "list[EncodedFa
     return encode_rows(model, read_rows(rows, model.entry.rows), seed=seed)
 
 
+def _know(editors: Sequence[str]) -> None:
+    """Make editors of no installed package known: their order, their names and their looks."""
+    for editor in editors:
+        find(editor)
+
+
 def _untrained_editor(
-    model: "LanguageModel",
-    settings: FineTuningSettings | MemitSettings | TokenSettings,
-    *,
-    statistics: Path | None,
-    seed: int,
+    card: Card, model: "LanguageModel", settings: Any, *, statistics: Path | None, seed: int
 ) -> "Editor":
-    """Return the editor that these hyper-parameters belong to."""
-    match settings:
-        case FineTuningSettings():
-            from baselines.fine_tuning import FineTuning
+    """Return an editor that needs no training."""
+    offered = {"layers": model.shapes, "settings": settings, "seed": seed}
+    if card.statistics:
+        from malmen.key_statistics import KeyStatistics
 
-            return FineTuning(settings, seed=seed)
-        case TokenSettings():
-            from baselines.ultraedit import UltraEdit
-
-            return UltraEdit(model.shapes, settings)
-        case MemitSettings():
-            from baselines.memit import MEMIT
-            from malmen.key_statistics import KeyStatistics
-
-            if statistics is None:
-                raise InputError("--statistics: MEMIT needs them; `malmen key-statistics`")
-            return MEMIT(settings, KeyStatistics.load(statistics, model), seed=seed)
+        if statistics is None:
+            raise InputError(
+                f"--statistics: {card.title} needs them; `malmen key-statistics` makes them"
+            )
+        offered["statistics"] = KeyStatistics.load(statistics, model)
+    editor: Editor = card.build(**offered)
+    return editor
 
 
 def _trained_editors(
-    editor: str, model: "LanguageModel", counts: list[int], trained: list[str]
+    card: Card, model: "LanguageModel", counts: list[int], trained: list[str]
 ) -> "dict[int, Editor]":
     """Return the editor for every count."""
     files: dict[int, Path] = {}
@@ -1063,19 +1069,19 @@ def _trained_editors(
             raise InputError(f"--trained {item}: write FILE@COUNT")
         files[int(count)] = Path(path)
     if not files:
-        raise InputError(f"--trained: {editor} has to be trained first, with `malmen train`")
-    loaded = {count: _trained(path, model, editor) for count, path in sorted(files.items())}
+        raise InputError(f"--trained: {card.name} has to be trained first, with `malmen train`")
+    loaded = {count: _trained(path, model, card) for count, path in sorted(files.items())}
     largest = max(loaded)
     return {m: loaded[min((c for c in loaded if c >= m), default=largest)] for m in counts}
 
 
-def _trained(path: Path, model: "LanguageModel", editor: str | None = None) -> "HyperNetworkEditor":
+def _trained(path: Path, model: "LanguageModel", card: Card | None = None) -> "HyperNetworkEditor":
     """Load a trained editor, of a certain kind if one is given."""
-    from malmen.editors import EDITORS, load_editor
+    from malmen.editors import load_editor
 
     loaded = load_editor(path, model)
-    if editor is not None and type(loaded) is not EDITORS[editor]:
-        raise InputError(f"{path}: a {type(loaded).__name__} editor, not one of {editor}")
+    if card is not None and type(loaded) is not card.load():
+        raise InputError(f"{path}: a {type(loaded).__name__} editor, not one of {card.name}")
     return loaded
 
 

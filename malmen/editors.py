@@ -1,29 +1,25 @@
-"""The editors by name, and the files that those with a hyper-network are kept in."""
+"""The files that editors with a hyper-network are kept in."""
 
 from dataclasses import asdict
 from pathlib import Path
 
-from baselines.mend import MEND
+from malmen.cards import find, trained
 from malmen.editor import HyperNetworkEditor
 from malmen.errors import InputError
 from malmen.files import read_safetensors, write_safetensors
-from malmen.malmen import MALMEN
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperSettings
 
-__all__ = ["EDITORS", "load_editor", "save_editor"]
-
-EDITORS: dict[str, type[HyperNetworkEditor]] = {"malmen": MALMEN, "mend": MEND}
-"""The editors that are meta-trained."""
+__all__ = ["load_editor", "save_editor"]
 
 FORMAT = "malmen-editor-2"
 
 
 def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
     """Write an editor; the file says which editor it is, and for which language model."""
+    kind = f"{type(editor).__module__}:{type(editor).__qualname__}"
     metadata = {
         "format": FORMAT,
-        "editor": next(name for name, kind in EDITORS.items() if type(editor) is kind),
+        "editor": next(name for name, card in trained().items() if card.editor == kind),
         "lm": lm,
         "layers": list(editor.layer_index),
         "settings": asdict(editor.settings),
@@ -48,7 +44,8 @@ def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
             f"{path}: an editor of {', '.join(metadata['layers'])}, and the language model is "
             f"loaded to edit {', '.join(lm.layers)}: use the same --modules as in training"
         )
-    settings = HyperSettings(**metadata["settings"])
-    editor = EDITORS[metadata["editor"]](lm.shapes, settings)
+    card = find(metadata["editor"])
+    settings = card.settings(**metadata["settings"])
+    editor: HyperNetworkEditor = card.build(layers=lm.shapes, settings=settings)
     editor.load_state_dict(state)
     return editor.to(lm.device).requires_grad_(False)

@@ -18,12 +18,13 @@ from tabulate import tabulate
 from torch import nn
 
 from malmen.batches import Batch
+from malmen.cards import MALMEN, Card, find
 from malmen.data.sources import PREFIX, sources
-from malmen.editors import EDITORS
+from malmen.editor import LeastSquaresEditor
 from malmen.memory_plan import DOUBLE, SINGLE, Layer, Planner
 from malmen.models.catalogue import lookup
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperSettings, MemitSettings
+from malmen.settings import FineTuningSettings, HyperSettings, MemitSettings, TokenSettings
 from malmen.tails import Tails
 
 __all__ = ["BASIS", "Cost", "Machine", "cost_table", "costs", "shortcomings"]
@@ -179,28 +180,27 @@ class _LanguageModelCosts:
         self.planner = Planner(self.entry)
         self.largest = max(self.settings["edits"])
         self.counts = [stage["edits"] for stage in self.settings["training"]]
+        left_out = self.settings.get("without", ())
+        cards = [find(editor) for editor in config["run"]["editors"]]
+        self.cards = {c.name: c for c in cards if c.name not in left_out and c.edits(self.entry)}
 
     def all(self) -> list[Cost]:
         """Return the costs of every rule that runs the language model."""
-        run = [name for name in self.config["run"]["editors"] if name not in self.left_out]
         found = [self.fetch()]
         if self.entry.base:
             found.append(self.fact_checker())
         found.append(self.prefix())
-        if "memit" in run:
+        if any(card.statistics for card in self.cards.values()):
             found.append(self.key_statistics())
-        found += [self.train(name) for name in run if name in EDITORS]
+        found += [self.train(name) for name, card in self.cards.items() if card.training]
         if self.config["ablations"]["language_model"] == self.name:
             found.append(self.ablations())
-        return [*found, *(self.evaluate(name) for name in run)]
-
-    @property
-    def left_out(self) -> set[str]:
-        return {*self.settings.get("without", ()), *(() if self.entry.memit else ("memit",))}
+        return [*found, *(self.evaluate(name) for name in self.cards)]
 
     def hyper(self, editor: str) -> dict[str, Any]:
-        common = self.config["editors"][editor]
-        return {**common, **self.settings["editors"].get(editor, {})}
+        common = self.config["editors"].get(editor, {})
+        own = self.settings["editors"].get(editor, {})
+        return {**asdict(find(editor).settings()), **common, **own}
 
     def network_settings(self, editor: str) -> HyperSettings:
         known = {field.name for field in fields(HyperSettings)}
@@ -238,7 +238,7 @@ class _LanguageModelCosts:
 
     def solving(self, editor: str, edits: int) -> float:
         """Return the seconds of the normal equation, forward and backward."""
-        if editor == "mend":
+        if not issubclass(find(editor).load(), LeastSquaresEditor):
             return 0
         layers = self.planner.layers(edits, str(self.hyper(editor)["cached"]))
         return sum(_solving(layer) for layer in layers) / RATES["float64"]
@@ -311,10 +311,10 @@ class _LanguageModelCosts:
         largest = max(self.config["ablations"]["edits"])
         stages = [stage for stage in self.settings["training"] if stage["edits"] <= largest]
         variants = self.config["ablations"]["variants"].values()
-        all_tokens = {**asdict(self.network_settings("malmen")), "cached": "all"}
-        plan = self.planner.meta_training("malmen", HyperSettings(**all_tokens), edits=largest)
+        all_tokens = {**asdict(self.network_settings(MALMEN.name)), "cached": "all"}
+        plan = self.planner.meta_training(MALMEN.name, HyperSettings(**all_tokens), edits=largest)
         seconds = len(variants) * sum(
-            stage["steps"] * self.step_seconds("malmen", stage["edits"]) for stage in stages
+            stage["steps"] * self.step_seconds(MALMEN.name, stage["edits"]) for stage in stages
         )
         return Cost(
             rule="ablation_train",
@@ -322,7 +322,7 @@ class _LanguageModelCosts:
             jobs=len(variants) * len(stages),
             disk=len(variants)
             * len(stages)
-            * self.planner.network_bytes("malmen", self.network_settings("malmen")),
+            * self.planner.network_bytes(MALMEN.name, self.network_settings(MALMEN.name)),
             device=plan.device,
             host=plan.host,
             files=plan.files,
@@ -330,12 +330,18 @@ class _LanguageModelCosts:
         )
 
     def evaluate(self, editor: str) -> Cost:
+        """Return the cost of an evaluation; of editing, as far as the editor's settings tell it."""
         facts = sum(self.settings["edits"]) * self.settings["sets"]
         pool = self.largest * self.settings["sets"]
-        if editor == "memit":
-            return self.evaluate_memit(facts, pool)
+        kind = self.cards[editor].settings
+        if issubclass(kind, MemitSettings):
+            return self.evaluate_memit(editor, facts, pool)
         scored = self.seconds(3 * (facts + pool) * self.upper, batches=3 * (facts + pool) / 32)
-        plan, seconds = self.tuning(facts) if editor == "ft" else self.editing(editor, facts)
+        plan, seconds = dict[str, Any](), 0.0
+        if issubclass(kind, FineTuningSettings):
+            plan, seconds = self.tuning(editor, facts)
+        elif issubclass(kind, TokenSettings):
+            plan, seconds = self.editing(editor, facts)
         return Cost(
             rule="evaluate",
             what=f"{self.name}, {editor}",
@@ -346,19 +352,20 @@ class _LanguageModelCosts:
     def editing(self, editor: str, facts: int) -> tuple[dict[str, Any], float]:
         """Return bytes at the largest count, by field of a cost, and the seconds of all edits."""
         settings = self.network_settings(editor)
-        kind = editor if editor in EDITORS else "malmen"
+        has_network = self.cards[editor].training is not None
+        kind = editor if has_network else MALMEN.name
         plan = self.planner.editing(kind, settings, edits=self.largest)
         batches = facts / settings.fact_batch
         seconds = self.seconds(facts * (1 + BACKWARD) * self.upper, batches=batches)
         seconds += sum(self.solving(editor, count) for count in self.settings["edits"]) / 2
-        if editor in EDITORS:
+        if has_network:
             seconds += self.network(editor, facts, times=1)
         return {"device": plan.device, "host": plan.host, "files": plan.files}, seconds
 
-    def tuning(self, facts: int) -> tuple[dict[str, Any], float]:
+    def tuning(self, editor: str, facts: int) -> tuple[dict[str, Any], float]:
         """Return the same of fine-tuning."""
-        about = self.hyper("ft")
-        [first, *_] = self.planner.editing("malmen", HyperSettings(), edits=1).stages
+        about = self.hyper(editor)
+        [first, *_] = self.planner.editing(MALMEN.name, HyperSettings(), edits=1).stages
         shifts = sum(d * value_size * SINGLE for d, value_size in self.planner.lm.shapes.values())
         # Weights before and now, gradients and two moments of AdamW, and what it updates them by.
         device = self.planner.upper_weights + 6 * shifts + first.device["a batch"]
@@ -369,15 +376,15 @@ class _LanguageModelCosts:
     # --- MEMIT ---
 
     @cached_property
-    def memit(self) -> MemitSettings:
-        known = {field.name for field in fields(MemitSettings)}
-        return MemitSettings(**{k: v for k, v in self.hyper("memit").items() if k in known})
+    def memit(self) -> Card:
+        """The editor that needs statistics of keys."""
+        return next(card for card in self.cards.values() if card.statistics)
 
     @cached_property
     def memit_planner(self) -> Planner:
         """The language model with the layers that MEMIT edits, in its precision."""
-        entry = self.entry.editing("memit")
-        if self.memit.precision == "float32":
+        entry = self.entry.editing(self.memit.modules or "edited")
+        if self.hyper(self.memit.name).get("precision") == "float32":
             entry = replace(entry, dtype="float32")
         return Planner(entry)
 
@@ -388,7 +395,8 @@ class _LanguageModelCosts:
 
     @property
     def memit_top(self) -> int:
-        return 1 + int(self.entry.memit[-1].removeprefix(f"{self.entry.blocks}.").split(".")[0])
+        highest = self.memit_planner.entry.edited[-1].removeprefix(f"{self.entry.blocks}.")
+        return 1 + int(highest.split(".")[0])
 
     def key_statistics(self) -> Cost:
         about = self.config["statistics"]
@@ -412,8 +420,9 @@ class _LanguageModelCosts:
             hours=(seconds + products / RATES["float64"]) / 3600,
         )
 
-    def evaluate_memit(self, facts: int, pool: int) -> Cost:
-        memit, lm = self.memit, self.memit_planner
+    def evaluate_memit(self, editor: str, facts: int, pool: int) -> Cost:
+        memit: MemitSettings = self.cards[editor].settings(**self.hyper(editor))
+        lm = self.memit_planner
         seconds_of = partial(self.seconds, dtype=lm.entry.dtype)
         scored = seconds_of(3 * (facts + pool) * self.passes(), batches=3 * (facts + pool) / 32)
         d, prompts = max(self.memit_sizes), memit.contexts + 1
@@ -425,12 +434,12 @@ class _LanguageModelCosts:
         spread = sum(counts) * layers * prompts * (self.passes() - above)
         seconds += seconds_of(spread, batches=sum(counts) * layers / memit.fact_batch)
         batch = lm.batch(memit.fact_batch * prompts)
-        running = lm.peak(lambda: _search(lm.lm, batch, block=self.memit_top - 1), "memit")
+        running = lm.peak(lambda: _search(lm.lm, batch, block=self.memit_top - 1), "search")
         edited = SINGLE * sum(d * value_size for d, value_size in lm.lm.shapes.values())
         solving = DOUBLE * (7 * d * min(d, pool) + 2 * d**2)
         return Cost(
             rule="evaluate",
-            what=f"{self.name}, memit",
+            what=f"{self.name}, {editor}",
             device=lm.weights + edited + running,
             host=2 * layers * DOUBLE * d**2 + solving,
             hours=(scored + seconds) / 3600,

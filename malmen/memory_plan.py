@@ -17,7 +17,8 @@ from torch import nn
 
 from malmen.batches import Batch, Example, make_batches
 from malmen.capture import capture, run_edit_tuples
-from malmen.editors import EDITORS
+from malmen.cards import printed_name, trained
+from malmen.editor import HyperNetworkEditor, LeastSquaresEditor
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.meta_gradient import keeping_graphs
@@ -278,13 +279,13 @@ class Planner:
     def meta_training(self, editor: str, settings: HyperSettings, *, edits: int) -> Plan:
         """Plan a step of meta-training."""
         needs = _Needs(self, editor, settings, edits=edits)
-        title = f"a step of {editor.upper()}'s meta-training, {edits:,} edits"
+        title = f"a step of {printed_name(editor)}'s meta-training, {edits:,} edits"
         return Plan(title, needs.step(), files=needs.files)
 
     def editing(self, editor: str, settings: HyperSettings, *, edits: int) -> Plan:
         """Plan an edit and its evaluation."""
         needs = _Needs(self, editor, settings, edits=edits)
-        title = f"an edit with {editor.upper()} and its evaluation, {edits:,} edits"
+        title = f"an edit with {printed_name(editor)} and its evaluation, {edits:,} edits"
         return Plan(title, needs.edit(), files=needs.files)
 
     def network_bytes(self, editor: str, settings: HyperSettings) -> int:
@@ -316,12 +317,15 @@ class _Needs:
     def __init__(
         self, planner: Planner, editor: str, settings: HyperSettings, *, edits: int
     ) -> None:
-        if editor not in EDITORS:
-            raise InputError(f"no plan for {editor!r}; choose from {', '.join(EDITORS)}")
+        if editor not in trained():
+            raise InputError(f"no plan for {editor!r}; choose from {', '.join(trained())}")
         self.planner, self.settings = planner, settings
         with META:
-            self.editor = EDITORS[editor](planner.lm.shapes, settings)
-        self.layers = planner.layers(edits, settings.cached, is_summed=editor == "mend")
+            self.editor: HyperNetworkEditor = trained()[editor].build(
+                layers=planner.lm.shapes, settings=settings
+            )
+        is_summed = not isinstance(self.editor, LeastSquaresEditor)
+        self.layers = planner.layers(edits, settings.cached, is_summed=is_summed)
         record = sum(layer.record for layer in self.layers)
         is_spilled = record > settings.memory_mb * 2**20
         self.files = record if is_spilled else 0

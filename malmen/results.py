@@ -16,16 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
+from malmen.cards import cards
 from malmen.errors import InputError
 from malmen.files import atomic, read_json
 
 __all__ = [
     "COLUMNS",
-    "EDITORS",
-    "LATER",
     "METRICS",
     "PRE_EDIT",
-    "PRINTED_NAMES",
     "Interval",
     "aggregate",
     "bootstrap",
@@ -72,15 +70,6 @@ COLUMNS: dict[str, str] = IDENTITY | {
 
 PRE_EDIT = "Pre-edit"
 """Stands in the column `editor` of aggregated results for the LM before editing."""
-
-LATER = ("UltraEdit",)
-"""Editors that are later than the paper; what is printed marks them."""
-
-EDITORS = ("FT", "MEND", "UltraEdit", "MEMIT", "MALMEN")
-"""The order of rows and legends; editors of other names follow in alphabetical order."""
-
-PRINTED_NAMES = {name.lower(): name for name in EDITORS}
-"""The editors' names in print by those on the command line."""
 
 _METADATA_KEY = b"malmen"
 _SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
@@ -259,8 +248,11 @@ def _pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def editor_order(editors: Iterable[str]) -> list[str]:
-    """Return the distinct editors in the order of rows and legends, `PRE_EDIT` first."""
-    known = (PRE_EDIT, *EDITORS)
+    """Return the distinct editors in the order of rows and legends.
+
+    `PRE_EDIT` is first, then come those with a card, then the others by their names.
+    """
+    known = (PRE_EDIT, *(card.title for card in cards()))
     present = set(editors)
     return [name for name in known if name in present] + sorted(present.difference(known))
 

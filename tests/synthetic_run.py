@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from known_editors import TITLES
 from synthetic import METADATA, evaluation
 
 from malmen import memory_results, results
@@ -31,7 +32,7 @@ class Run:
 def write_run(
     folder: Path,
     *,
-    editors: Sequence[str] = results.EDITORS,
+    editors: Sequence[str] = TITLES,
     lms: Sequence[str] = ("gptj_desk", "fact_checker"),
     ablated: str = "gptj_desk",
     trained_at: Sequence[int] = COUNTS,

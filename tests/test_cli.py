@@ -14,21 +14,22 @@ from typing import Any, get_args
 import pandas as pd
 import pytest
 import transformers
+from known_editors import PRINTED_NAMES
 from synthetic import write_evaluations
 from tiny_folders import write_lines, write_lm, zsre_line
+from tiny_models import EDITORS
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from malmen import cli, models, results
 from malmen.batches import Example
-from malmen.editors import EDITORS, save_editor
+from malmen.editors import save_editor
 from malmen.figures import FIGURES
 from malmen.models import onednn
 from malmen.models.catalogue import Modules, catalogue, lookup
 from malmen.models.language_model import LanguageModel
 from malmen.prefix import record_prefix
 from malmen.provenance import ATTRIBUTIONS
-from malmen.results import PRINTED_NAMES
 from malmen.settings import HyperSettings
 
 ROOT = Path(__file__).parents[1]
@@ -196,7 +197,7 @@ IMPORT = "import-rows --lm smollm2 --out out/rows.jsonl"
         ),
         (
             f"{TRAIN} --editor memit",
-            "unknown editor memit; choose from malmen, mend",
+            "unknown editor memit; choose from mend, malmen",
         ),
         (
             f"{EVALUATE} --editor rome",

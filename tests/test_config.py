@@ -10,12 +10,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from known_editors import PRINTED_NAMES
 from snakemake.utils import update_config
 
 from malmen.config import check
 from malmen.errors import InputError
 from malmen.models.catalogue import catalogue
-from malmen.results import PRINTED_NAMES
 from malmen.settings import (
     FineTuningSettings,
     HyperSettings,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import (
     BLOCKS,
+    EDITORS,
     HIDDEN,
     INNER,
     KINDS,
@@ -17,7 +18,6 @@ from tiny_models import (
 
 from malmen.capture import Cached
 from malmen.editor import HyperNetworkEditor
-from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.evaluation import edit_and_score
 from malmen.meta_gradient import meta_gradient

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from known_editors import PRINTED_NAMES
 from safetensors.torch import save_file
-from tiny_models import bits, random_facts, tiny_lm
+from tiny_models import EDITORS, bits, random_facts, tiny_lm
 
 from malmen.editor import HyperNetworkEditor
-from malmen.editors import EDITORS, load_editor, save_editor
+from malmen.editors import load_editor, save_editor
 from malmen.errors import InputError
 from malmen.models.language_model import LanguageModel
-from malmen.results import PRINTED_NAMES
 from malmen.settings import HyperSettings
 
 editors = pytest.mark.parametrize("name", EDITORS)

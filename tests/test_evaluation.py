@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import (
+    EDITORS,
     KINDS,
     bits,
     examples_of,
@@ -23,7 +24,6 @@ from baselines.fine_tuning import FineTuning
 from baselines.ultraedit import UltraEdit
 from malmen.batches import Example
 from malmen.editor import Editor, Remembering, Shifts
-from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.evaluation import check_pool, edit_and_score, evaluate, score_facts

@@ -10,11 +10,10 @@ import pytest
 import torch
 from test_meta_gradient import learned, scrambled_editor
 from tiny_folders import write_lines, write_lm, zsre_line
-from tiny_models import KINDS, bits, random_facts, tiny_lm
+from tiny_models import EDITORS, KINDS, bits, random_facts, tiny_lm
 
 from malmen import memory
 from malmen.capture import capture
-from malmen.editors import EDITORS
 from malmen.errors import InputError
 from malmen.files import read_json
 from malmen.memory_results import COLUMNS, PROCEDURES, read

@@ -93,5 +93,5 @@ def test_gptj_is_meta_trained_on_one_gpu_at_any_number_of_edits() -> None:
 
 def test_an_editor_without_a_hyper_network_has_no_plan() -> None:
     planner = Planner(lookup("gpt2_desk"))
-    with pytest.raises(InputError, match="no plan for 'ft'; choose from malmen, mend"):
+    with pytest.raises(InputError, match="no plan for 'ft'; choose from mend, malmen"):
         planner.editing("ft", HyperSettings(), edits=4)

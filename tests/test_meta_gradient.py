@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_models import (
+    EDITORS,
     KINDS,
     bits,
     plain_cached,
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 
 from malmen.capture import Cached, Record, capture
 from malmen.editor import HyperNetworkEditor
-from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import MetaLoss, keeping_graphs, meta_gradient

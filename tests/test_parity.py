@@ -18,7 +18,7 @@ from exact_gptj import exact_gptj
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_meta_gradient import learned
-from tiny_models import VOCABULARY, bits, random_facts, tiny_lm, tiny_model
+from tiny_models import EDITORS, VOCABULARY, bits, random_facts, tiny_lm, tiny_model
 from torch import Tensor
 
 from baselines.memit_values import optimise_values
@@ -28,7 +28,6 @@ from benchmarks.released import Departures, Recipe, Released, Statistics
 from benchmarks.released_memit import ReleasedMemit
 from benchmarks.shapes import TINY, language_model, random_model, random_questions
 from malmen.editor import HyperNetworkEditor
-from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.evaluation import Predictions, edit_and_score
 from malmen.meta_gradient import MetaLoss, meta_gradient

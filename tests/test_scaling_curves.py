@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_checks import assert_legible
+from known_editors import TITLES
 from matplotlib.colors import to_hex
 from synthetic import METADATA, evaluation, write_evaluations
 
@@ -50,7 +51,7 @@ def test_what_is_drawn_is_the_data() -> None:
 
 
 def test_lines_differ_without_colour() -> None:
-    editors = (*results.EDITORS, "Another", "One more")
+    editors = (*TITLES, "Another", "One more")
     axes = draw_scaling_curve(
         means(*(evaluation(editor, counts=(16, 32)) for editor in editors))
     ).axes[0]
@@ -62,7 +63,7 @@ def test_lines_differ_without_colour() -> None:
 
 @pytest.mark.parametrize("counts", [(16,), tuple(2**power for power in range(1, 12))])
 def test_all_editors_are_legible(counts: tuple[int, ...]) -> None:
-    frames = [evaluation(editor, counts=counts, sets=1) for editor in results.EDITORS]
+    frames = [evaluation(editor, counts=counts, sets=1) for editor in TITLES]
     data = means(*frames)
     assert_legible(lambda: draw_scaling_curve(data))
     legend = [text.get_text() for text in draw_scaling_curve(data).legends[0].get_texts()]

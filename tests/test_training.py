@@ -13,11 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import bits, random_facts, tiny_lm
+from tiny_models import EDITORS, bits, random_facts, tiny_lm
 
 from malmen import training
 from malmen.batches import Example
-from malmen.editors import EDITORS
 from malmen.encoding import EncodedFact
 from malmen.errors import InputError
 from malmen.files import read_safetensors

@@ -33,6 +33,7 @@ from transformers.pytorch_utils import Conv1D
 
 from malmen.batches import Batch, Example
 from malmen.capture import Cached
+from malmen.cards import trained
 from malmen.encoding import EncodedFact
 from malmen.models.catalogue import Entry
 from malmen.models.language_model import LanguageModel
@@ -43,6 +44,9 @@ encoder-decoder that is edited on both sides, in layers of two shapes."""
 
 ARCHITECTURES = (*KINDS, "gptj")
 """The same and a decoder that differs only in its forward: rotary positions, a parallel block."""
+
+EDITORS = {name: card.load() for name, card in trained().items()}
+"""The classes of the editors that are meta-trained, by name."""
 
 VOCABULARY = 300
 HIDDEN, INNER, BLOCKS = 16, 24, 3  # a feed-forward is INNER wide; T5 has BLOCKS on either side

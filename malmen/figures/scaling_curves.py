@@ -10,22 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from malmen.cards import LATER_MARK, later, marked, of_title
 from malmen.errors import InputError
 from malmen.figures.drawing import (
-    BLUE,
-    GREEN,
     INFERRED,
-    ORANGE,
-    PURPLE,
     SKY,
     TEXT_WIDTH,
-    VERMILION,
     Caption,
     Drawing,
     figure_number,
 )
 from malmen.models.catalogue import Entry, lookup
-from malmen.results import LATER, PRE_EDIT, aggregate, editor_order, read_all, sources
+from malmen.results import PRE_EDIT, aggregate, editor_order, read_all, sources
 
 __all__ = ["PANELS", "draw_scaling_curve", "label_counts", "scaling_curve"]
 
@@ -35,19 +31,11 @@ PANELS: dict[str, str] = {
     "ls": "Locality success (LS), %",
 }
 
-_MARK = "†"
 _INFERRED_FIGURES = ("06", "07")
 _MOST_TICK_LABELS = 6
 
-# Marker and dashes tell the lines apart in grey print.
-_LINES: dict[str, dict[str, Any]] = {
-    "MALMEN": {"color": BLUE, "marker": "o", "linestyle": "-"},
-    "MEND": {"color": VERMILION, "marker": "s", "linestyle": (0, (5, 1.5))},
-    "FT": {"color": GREEN, "marker": "^", "linestyle": (0, (3, 1.5, 1, 1.5))},
-    "UltraEdit": {"color": PURPLE, "marker": "D", "linestyle": (0, (1, 1))},
-    "MEMIT": {"color": ORANGE, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
-}
-_OTHER_LINES = (
+# Lines of editors whose cards give none; marker and dashes tell them apart in grey print.
+_OTHER_LINES: tuple[dict[str, Any], ...] = (
     {"color": SKY, "marker": "P", "linestyle": (0, (8, 2))},
     {"color": "#000000", "marker": "X", "linestyle": (0, (2, 1))},
 )
@@ -127,12 +115,21 @@ def _draw_panel(axes: Axes, means: pd.DataFrame) -> None:
             level = np.pad(value, 1, mode="edge")
             axes.plot(edges, level, color="0.4", linestyle="--", linewidth=1.4, label=editor)
             continue
-        line = _LINES.get(editor) or next(others)
+        line = _line(editor) or next(others)
         axes.fill_between(edits, low, high, color=line["color"], alpha=0.18, linewidth=0)
         axes.vlines(edits, low, high, color=line["color"], linewidth=0.8)  # a band needs two counts
-        label = editor + _MARK * (editor in LATER)
         # Unclipped: a marker at 0 or 100% is as whole as the others.
-        axes.plot(edits, value, **line, markersize=4, linewidth=1.4, label=label, clip_on=False)
+        axes.plot(
+            edits, value, **line, markersize=4, linewidth=1.4, label=marked(editor), clip_on=False
+        )
+
+
+def _line(editor: str) -> dict[str, Any] | None:
+    """Return the look of an editor's line by its card, if that gives one."""
+    card = of_title(editor)
+    if card is None or not card.color:
+        return None
+    return {"color": card.color, "marker": card.marker, "linestyle": card.dashes}
 
 
 def label_counts(axes: Axes, counts: np.ndarray) -> None:
@@ -145,7 +142,7 @@ def label_counts(axes: Axes, counts: np.ndarray) -> None:
 
 
 def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Caption:
-    later = [editor for editor in LATER if editor in editors]
+    late = ", ".join(card.title for card in later(editors))
     answers = "of the verdict" if entry.rows == "fever" else "over tokens, teacher-forced,"
     parts = [
         _whose(entry),
@@ -153,7 +150,7 @@ def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Capt
         "unrelated prompts, against the number of facts edited at once.",
         "Lines: means over edit sets and facts; bands: 95% intervals from a bootstrap over both; "
         "grey dashes: the LM before editing.",
-        f"{_MARK} {', '.join(later)}: later than the paper." if later else "",
+        f"{LATER_MARK} {late}: later than the paper." if late else "",
         INFERRED if entry.figure in _INFERRED_FIGURES else "",
         f"Data and models: {'; '.join(origins)}." if origins else "",
     ]

@@ -229,7 +229,8 @@ def _checked(kind: type[Any], entry: Any, where: str) -> dict[str, Any]:
             if one.default is MISSING:
                 raise InputError(f"{where}: key '{name}' is missing")
             continue
-        _check_value(entry[name], one.type, one.metadata.get("choices"), f"{where}: {name}")
+        choices = one.metadata["choices"]() if "choices" in one.metadata else None
+        _check_value(entry[name], one.type, choices, f"{where}: {name}")
     return dict(entry)
 
 

@@ -5,7 +5,7 @@ Every predicate is a class whose fields stand in `workflow/claims.yaml` under `t
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from malmen import memory_results
+from malmen.cards import cards, printed_name
 from malmen.files import read_json
 from malmen.models.catalogue import lookup
 from malmen.reporting.comparison import MEASURES, level, paired_difference
-from malmen.results import EDITORS, PRINTED_NAMES, Interval, percentile_interval, read
-from malmen.tables.costs import PREPARATION, costs
+from malmen.results import Interval, percentile_interval, read
+from malmen.tables.costs import costs, stages_of
 from malmen.tables.score_tables import FULL, VARIANTS, read_variants, variant_title
 
 __all__ = ["KINDS", "Evidence", "Found", "NotTestableError", "Predicate"]
@@ -45,7 +46,7 @@ class Evidence:
         evaluations: Per-fact results of every editor.
         ablations: Per-fact results of MALMEN's variants, named as in `VARIANTS`.
         trained: Run metadata of the trained editors.
-        statistics: Run metadata of MEMIT's key statistics.
+        statistics: Run metadata of key statistics.
         memory: What `malmen memory` measured.
     """
 
@@ -90,7 +91,7 @@ class Evidence:
         """The largest number of edits that each editor was trained at on each LM."""
         largest: dict[tuple[str, str], int] = {}
         for settings in (read_json(path)["settings"] for path in self.trained):
-            key = settings["lm"], PRINTED_NAMES[settings["editor"]]
+            key = settings["lm"], printed_name(settings["editor"])
             largest[key] = max(settings["edits"], largest.get(key, 0))
         return largest
 
@@ -165,8 +166,16 @@ class _OfRun:
         return [""]
 
 
-def _one_of(names: Iterable[str]) -> Any:
-    return field(metadata={"choices": tuple(names)})
+def _one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Any:
+    """Declare a field with choices; those that depend on the run are asked for when one is read."""
+    if callable(names):
+        return field(metadata={"choices": names})
+    known = tuple(names)
+    return field(metadata={"choices": lambda: known})
+
+
+def _editors() -> list[str]:
+    return [card.title for card in cards()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +183,8 @@ class Difference(_OfLM):
     """A measure of one editor minus that of another, on the same facts, at their largest count."""
 
     unit: ClassVar[Literal["points"]] = "points"
-    editor: str = _one_of(EDITORS)
-    against: str = _one_of(EDITORS)
+    editor: str = _one_of(_editors)
+    against: str = _one_of(_editors)
     measure: str = _one_of(MEASURES)
 
     def find(self, evidence: Evidence, lm: str) -> Found:
@@ -226,7 +235,7 @@ class Change(_OfLM):
     """
 
     unit: ClassVar[Literal["points"]] = "points"
-    editor: str = _one_of(EDITORS)
+    editor: str = _one_of(_editors)
     measure: str = _one_of(MEASURES)
     since: str = _one_of(("smallest", "trained"))
 
@@ -267,8 +276,8 @@ class Capacity(_OfLM):
     """
 
     unit: ClassVar[Literal["ratio"]] = "ratio"
-    editor: str = _one_of(EDITORS)
-    against: str = _one_of(EDITORS)
+    editor: str = _one_of(_editors)
+    against: str = _one_of(_editors)
     measure: str = _one_of(MEASURES)
 
     def find(self, evidence: Evidence, lm: str) -> Found:
@@ -307,8 +316,8 @@ class Time(_OfLM):
     """The seconds of one editor relative to another's, training included."""
 
     unit: ClassVar[Literal["ratio"]] = "ratio"
-    editor: str = _one_of(EDITORS)
-    against: str = _one_of(EDITORS)
+    editor: str = _one_of(_editors)
+    against: str = _one_of(_editors)
 
     def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the ratio, which has no interval."""
@@ -317,7 +326,7 @@ class Time(_OfLM):
         records: list[Any] = evidence.costs.to_dict("records")
         rows = {record["editor"]: record for record in records if record["lm"] == lm}
         for name in (self.editor, self.against):
-            if math.isnan(rows[name][PREPARATION.get(name, "editing_seconds")]):
+            if any(math.isnan(rows[name][stage]) for stage in stages_of(name)):
                 raise NotTestableError(f"no record of what {name} took before editing")
         one, other = (rows[name]["total_seconds"] for name in (self.editor, self.against))
         return Found(

@@ -1,33 +1,25 @@
 """What an editor costs: seconds and memory, and Table 5."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from malmen.cards import cards, marked, of_title, printed_name
 from malmen.errors import InputError
 from malmen.files import read_json
-from malmen.results import PRINTED_NAMES, editor_order, read, scale_of
+from malmen.results import editor_order, read, scale_of
 from malmen.tables.score_tables import (
     figure_order,
     largest_shared_count,
     later_notes,
-    marked,
     outside_numbers,
     title_of,
 )
 from malmen.tables.typesetting import EMPTY, Grid, Table
 
-__all__ = ["PREPARATION", "costs", "table_5"]
-
-PREPARATION = {
-    "MALMEN": "training_seconds",
-    "MEND": "training_seconds",
-    "MEMIT": "statistics_seconds",
-}
-"""What an editor needs before its first edit; the others need nothing."""
-
+__all__ = ["costs", "stages_of", "table_5"]
 
 _SECONDS = {
     "training_seconds": "Training, s",
@@ -35,6 +27,16 @@ _SECONDS = {
     "editing_seconds": "Editing, s",
     "total_seconds": "Total, s",
 }
+
+
+def stages_of(editor: str) -> list[str]:
+    """Return the columns of seconds that an editor has by its card, editing among them."""
+    card = of_title(editor)
+    before = {
+        "training_seconds": card is not None and card.training is not None,
+        "statistics_seconds": card is not None and card.statistics,
+    }
+    return [*(stage for stage, is_needed in before.items() if is_needed), "editing_seconds"]
 
 
 def table_5(
@@ -45,7 +47,7 @@ def table_5(
     Args:
         evaluations: Per-fact results of every editor.
         trained: Run metadata of the trained editors; their logs stand beside them.
-        statistics: Run metadata of MEMIT's key statistics.
+        statistics: Run metadata of key statistics.
 
     Raises:
         InputError: As `costs`.
@@ -81,7 +83,7 @@ def costs(
         trained: Run metadata of the trained editors, `<editor>_<edits>.json`, each with the log of
             its training beside it. Seconds are summed over the steps of the log, so that a
             training that was interrupted counts whole.
-        statistics: Run metadata of MEMIT's key statistics, `<lm>.json`.
+        statistics: Run metadata of key statistics, `<lm>.json`.
 
     Returns:
         One row an LM and editor: lm, editor, edits, the columns of seconds (NaN where an editor
@@ -93,7 +95,8 @@ def costs(
     """
     runs = [_editing(path) for path in evaluations]
     training = _sums((_training(path) for path in trained), "training_seconds")
-    gathering = _sums((_statistics(path) for path in statistics), "statistics_seconds")
+    gathered = (stage for path in statistics for stage in _statistics(path))
+    gathering = _sums(gathered, "statistics_seconds")
     rows = []
     for lm in sorted({run["lm"] for run in runs}, key=figure_order):
         of_lm = {run["editor"]: run for run in runs if run["lm"] == lm}
@@ -134,15 +137,17 @@ def _training(path: Path) -> dict[str, Any]:
     if not log.is_file():
         raise InputError(f"{log}: no such file (`malmen train` writes it beside {path})")
     settings = metadata["settings"]
-    editor = PRINTED_NAMES.get(settings["editor"], settings["editor"])
+    editor = printed_name(settings["editor"])
     seconds = float(pd.read_csv(log)["seconds"].sum())
     return _stage(settings["lm"], editor, "training_seconds", seconds, metadata)
 
 
-def _statistics(path: Path) -> dict[str, Any]:
+def _statistics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the stage for every editor that needs statistics: alone, each would take as long."""
     metadata = _metadata(path)
     lm = metadata["settings"].get("lm", Path(path).stem)
-    return _stage(lm, "MEMIT", "statistics_seconds", metadata["wall_seconds"], metadata)
+    for editor in (card.title for card in cards() if card.statistics):
+        yield _stage(lm, editor, "statistics_seconds", metadata["wall_seconds"], metadata)
 
 
 def _stage(

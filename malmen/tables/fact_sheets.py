@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from malmen.cards import MALMEN, printed_name
 from malmen.data.facts import read_rows
 from malmen.errors import InputError
 from malmen.files import read_json
 from malmen.models.catalogue import Entry, lookup
 from malmen.published_settings import published_settings
-from malmen.results import PRINTED_NAMES, editor_order
+from malmen.results import editor_order
 from malmen.settings import MemitSettings
 from malmen.tables.score_tables import figure_order, title_of
 from malmen.tables.typesetting import EMPTY, Grid, Table, percent
@@ -48,7 +49,7 @@ def table_3(*, settings: Path) -> Table:
     """
     data = _hyper_parameters(read_json(settings))
     published = published_settings().items()
-    sources = [f"{PRINTED_NAMES[name]}, {known['source']}" for name, known in published]
+    sources = [f"{printed_name(name)}, {known['source']}" for name, known in published]
     return Table(
         number="3",
         caption="Hyper-parameters of the editors on each LM, and the published ones as far as they "
@@ -67,16 +68,16 @@ def _hyper_parameters(settings: Mapping[str, Any]) -> pd.DataFrame:
     for lm in sorted(settings, key=figure_order):
         also = {_TRAINING: _schedule(settings[lm][_TRAINING]), **_DEFAULTS}
         columns[lm] = {
-            name: {key: also[key] for key in also if key in published[name]} | hyper
+            name: {key: also[key] for key in also if key in published.get(name, {})} | hyper
             for name, hyper in settings[lm]["editors"].items()
         }
-    used = {PRINTED_NAMES[name] for lm in settings for name in settings[lm]["editors"]}
+    used = {printed_name(name): name for lm in settings for name in settings[lm]["editors"]}
     rows = [
         {"editor": printed, "setting": key, "column": column, "value": _plain(hyper[key])}
         for printed in editor_order(used)
-        for key in dict.fromkeys(k for by in columns.values() for k in by.get(printed.lower(), {}))
+        for key in dict.fromkeys(k for by in columns.values() for k in by.get(used[printed], {}))
         for column, by in columns.items()
-        if key in (hyper := by.get(printed.lower(), {}))
+        if key in (hyper := by.get(used[printed], {}))
     ]
     return pd.DataFrame(rows)
 
@@ -174,7 +175,7 @@ def _model(lm: str, folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
     entry, model = lookup(lm), build(_built(lookup(lm), folder))
     accuracy = read_json(path) if (path := folder / "accuracy.json").is_file() else {}
-    cached = run["editors"].get("malmen", {}).get("cached")
+    cached = run["editors"].get(MALMEN.name, {}).get("cached")
     return {
         "known_accuracy": accuracy.get("known", accuracy.get("training")),
         "held_out_accuracy": accuracy.get("held_out"),

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from malmen.cards import LATER_MARK, MALMEN, later, marked, of_title
 from malmen.errors import InputError
 from malmen.models.catalogue import lookup
 from malmen.reporting.comparison import paired_difference
 from malmen.results import (
-    LATER,
     METRICS,
     PRE_EDIT,
     Interval,
@@ -32,7 +32,6 @@ __all__ = [
     "figure_order",
     "largest_shared_count",
     "later_notes",
-    "marked",
     "outside_numbers",
     "read_variants",
     "table_1",
@@ -42,9 +41,9 @@ __all__ = [
     "variant_title",
 ]
 
-FULL = "malmen"
+FULL = MALMEN.name
 VARIANTS: dict[str, str] = {
-    FULL: "MALMEN",
+    FULL: MALMEN.title,
     "all_tokens": "cache all tokens",
     "first_fc": "edit first FC in FFN",
     "first_fc_six": "edit first FC in FFN, last 6 blocks",
@@ -58,8 +57,6 @@ VARIANTS: dict[str, str] = {
 Variants of other names follow, under those.
 """
 
-_LATER_NOTE = "† UltraEdit (Gu et al., arXiv 2505.14679, 2025) is later than the paper."
-
 _PRINTED = ("es", "gs", "ls")
 """The measures printed with an interval."""
 
@@ -72,14 +69,12 @@ def title_of(lm: str) -> str:
     return ", in place of ".join(filter(None, (entry.title, entry.stands_for)))
 
 
-def marked(editor: str) -> str:
-    """Return an editor's name in print, with the mark of what is later than the paper."""
-    return f"{editor}†" if editor in LATER else editor
-
-
 def later_notes(editors: Iterable[str]) -> list[str]:
-    """Return the footnote to that mark, if any of the editors has it."""
-    return [_LATER_NOTE] if set(editors).intersection(LATER) else []
+    """Return the footnotes to that mark, one for each of the editors that has it."""
+    return [
+        f"{LATER_MARK} {card.title} ({card.later}) is later than the paper."
+        for card in later(editors)
+    ]
 
 
 def figure_order(lm: str) -> str:
@@ -104,8 +99,8 @@ def table_1(*, evaluations: Sequence[Path]) -> Table:
     """Return Table 1: each LM, before and after editing, at its largest number of edits.
 
     The number of edits of an LM is the largest that all its editors were evaluated at. An editor
-    that other LMs were edited with but this one was not has an empty row, except MEMIT on an LM
-    that the catalogue has no modules for.
+    that other LMs were edited with but this one was not has an empty row, unless the catalogue has
+    no modules of this one for it.
 
     Args:
         evaluations: Per-fact results; the editors and LMs are those the files hold.
@@ -156,7 +151,7 @@ def _at_largest_count(lm: str, means: pd.DataFrame, editors: Sequence[str]) -> p
     means = means[means["edits"] == edits]
     wide = means.pivot(index="editor", columns="metric", values=["value", "low", "high"])
     sizes = means.groupby("editor")[["n_sets", "n_facts"]].first()
-    rows = [editor for editor in editors if editor != "MEMIT" or lookup(lm).memit]
+    rows = [name for name in editors if (card := of_title(name)) is None or card.edits(lookup(lm))]
     table = pd.DataFrame({"lm": lm, "editor": rows, "edits": edits}).set_index("editor", drop=False)
     table = table.join(sizes.astype("Int64"))
     for metric in METRICS:
