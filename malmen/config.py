@@ -7,15 +7,17 @@ say: that the edit sets fit the rows, that counts ascend, that a search gives eq
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from malmen.cards import Card, cards, find, trained
 from malmen.data.sources import PREFIX, sources
 from malmen.errors import InputError
 from malmen.models.catalogue import lookup
@@ -43,12 +45,91 @@ def check(config: Mapping[str, Any], *, schema: Path = SCHEMA) -> None:
     Raises:
         InputError: one line a problem: the path of the key, what is wrong, what would be right.
     """
-    validator = _Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    form = yaml.safe_load(schema.read_text(encoding="utf-8"))
+    validator = _Validator(_with_editors(form, _references(config)))
     errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
     # The checks of meaning may rely on the form, so they wait until the form is right.
     problems = [line for error in errors for line in _lines(error)] or list(_meaning(config))
     if problems:
         raise InputError("\n".join(f"configuration: {problem}" for problem in problems))
+
+
+# --- the editors: what the schema takes from their cards ----------------------------------------
+
+_FORMS = {int: "integer", float: "number", bool: "boolean", str: "string"}
+
+
+def _references(config: Mapping[str, Any]) -> list[str]:
+    """Return the editors that are named by where their cards stand, which are known from then on.
+
+    Raises:
+        InputError: There is no card.
+    """
+    run = config.get("run")
+    listed = run.get("editors") if isinstance(run, Mapping) else None
+    named = listed if isinstance(listed, list) else []
+    references = [one for one in named if isinstance(one, str) and ":" in one]
+    for reference in references:
+        try:
+            find(reference)
+        except InputError as error:
+            raise InputError(f"configuration: run.editors: {error}") from error
+    return references
+
+
+def _with_editors(schema: dict[str, Any], references: Sequence[str]) -> dict[str, Any]:
+    """Return the schema with the editors that there are, and a form for each one's sections.
+
+    What the sections of the project's own editors may hold, the schema says itself.
+    """
+    kinds, top = schema["$defs"], schema["properties"]
+    of_run, of_lm, of_search = (
+        section["properties"]
+        for section in (
+            top["editors"],
+            kinds["language_model"]["properties"]["editors"],
+            top["search"]["properties"]["grid"],
+        )
+    )
+    for card in cards():
+        form = _section(card)
+        of_run.setdefault(card.name, form)
+        of_lm.setdefault(card.name, form)
+        of_search.setdefault(card.name, _grid(form))
+    kinds["editor_name"] = {"enum": list(of_run)}
+    kinds["editor"] = {"enum": [*of_run, *references]}
+    kinds["trained_editor"] = {"enum": list(trained())}
+    return schema
+
+
+def _section(card: Card) -> dict[str, Any]:
+    """Return the form of an editor's hyper-parameters."""
+    kinds = [kind for kind in (card.settings, card.training) if kind is not None]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            field.name: _form(get_type_hints(kind)[field.name])
+            for kind in kinds
+            for field in fields(kind)
+        },
+    }
+
+
+def _grid(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the form of the values to try, for a section of that form."""
+    lists = {
+        key: {"type": "array", "minItems": 1, "uniqueItems": True, "items": form}
+        for key, form in section["properties"].items()
+    }
+    return {**section, "minProperties": 1, "properties": lists}
+
+
+def _form(kind: Any) -> dict[str, Any]:
+    """Return the form of a hyper-parameter; of a type that YAML has no word for, any."""
+    if get_origin(kind) is Literal:
+        return {"enum": list(get_args(kind))}
+    return {"type": _FORMS[kind]} if kind in _FORMS else {}
 
 
 # --- the form: violations of the schema ----------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def peak_memory_mb() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
 
 
-def code_digest(module: str, *, root: Path = _ROOT) -> str:
+def code_digest(module: str, *, root: Path = _ROOT, elsewhere: bool = False) -> str:
     """Return the SHA-256 of a project module and of all project modules it imports.
 
     Snakemake does not track library code, so each rule carries the digest of its module as a
@@ -158,35 +159,48 @@ def code_digest(module: str, *, root: Path = _ROOT) -> str:
     Args:
         module: A dotted name, such as "malmen.training".
         root: The folder that holds the packages of `PACKAGES`.
+        elsewhere: Whether the module may be of another package, whose modules then count too.
 
     Raises:
         InputError: If there is no such module, or a source does not parse.
     """
-    if _source(module, root) is None:
+    roots = dict.fromkeys(PACKAGES, root)
+    package = module.partition(".")[0]
+    if elsewhere and package not in roots:
+        roots[package] = _folder_of(package)
+    if _source(module, roots) is None:
         raise InputError(f"unknown project module '{module}' (under {root})")
     digest = hashlib.sha256()
-    for name, source in sorted(_reachable(module, root).items()):
+    for name, source in sorted(_reachable(module, roots).items()):
         digest.update(f"{name} {len(source)}\n".encode())
         digest.update(source)
     return digest.hexdigest()
 
 
-def _reachable(module: str, root: Path) -> dict[str, bytes]:
+def _folder_of(package: str) -> Path:
+    """Return the folder that a package of somebody else, or a module of no package, lies in."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"package '{package}' is not installed, and not on PYTHONPATH")
+    return Path(spec.origin).parents[int(spec.submodule_search_locations is not None)]
+
+
+def _reachable(module: str, roots: Mapping[str, Path]) -> dict[str, bytes]:
     sources: dict[str, bytes] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _source(name, root)
+        path = _source(name, roots)
         if path is None or name in sources:
             continue
         sources[name] = path.read_bytes()
         for target, imported in _imports(name, path.name == "__init__.py", sources[name]):
-            waiting.extend(_modules(target, imported, root))
+            waiting.extend(_modules(target, imported, roots))
     return sources
 
 
-def _source(module: str, root: Path) -> Path | None:
-    if module.partition(".")[0] not in PACKAGES:
+def _source(module: str, roots: Mapping[str, Path]) -> Path | None:
+    if (root := roots.get(module.partition(".")[0])) is None:
         return None
     stem = root.joinpath(*module.split("."))
     candidates = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
@@ -220,10 +234,10 @@ def _walk_imports(
             yield target, tuple(alias.name for alias in node.names)
 
 
-def _modules(target: str, names: tuple[str, ...], root: Path) -> Iterator[str]:
+def _modules(target: str, names: tuple[str, ...], roots: Mapping[str, Path]) -> Iterator[str]:
     """Yield the modules an import uses: submodules by name, else the module imported from."""
     submodules = [f"{target}.{name}" for name in names]
-    found = [name for name in submodules if _source(name, root) is not None]
+    found = [name for name in submodules if _source(name, roots) is not None]
     yield from found
     if len(found) < len(names) or not names:
         yield target

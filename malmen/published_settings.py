@@ -31,7 +31,7 @@ def trials(editor: str, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any
     Returns:
         The settings that each trial changes; the published ones once, if the grid holds them too.
     """
-    values = published_settings()[editor]["values"]
+    values = published_settings().get(editor, {"values": {}})["values"]
     published = {key: values[key] for key in grid if key in values}
     found = [published] if len(published) == len(grid) else []
     found += [dict(zip(grid, combination, strict=True)) for combination in product(*grid.values())]

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from malmen import published_settings
+from malmen.cards import MALMEN, find
 from malmen.models.catalogue import lookup as entry_of
 from malmen.data.sources import PREFIX, sources
 from malmen.config import check
@@ -25,10 +26,13 @@ except InputError as error:
     sys.exit(2)
 
 LMS = config["run"]["language_models"]
-EDITORS = config["run"]["editors"]
-TRAINED = [editor for editor in EDITORS if editor in ("malmen", "mend")]
+EDITORS = {find(editor).name: editor for editor in config["run"]["editors"]}
+TRAINED = [editor for editor in EDITORS if find(editor).training]
+FOREIGN = [reference for reference in EDITORS.values() if ":" in reference]
 VARIANTS = config["ablations"]["variants"]
-ANSWERING = [lm for lm in LMS if lm == config["answers"]["language_model"] and "malmen" in EDITORS]
+ANSWERING = [
+    lm for lm in LMS if lm == config["answers"]["language_model"] and MALMEN.name in EDITORS
+]
 IMPORTED = [lm for lm in LMS if "sources" in config["language_models"][lm]]
 
 # Tables; figures: scaling curves with their language models, memory, and diagrams of no results.
@@ -43,8 +47,8 @@ SPLITS = ["train", "validation", "evaluation"]
 TABLE_FORMATS = ["md", "tex", "csv"]
 FIGURE_FORMATS = ["pdf", "png", "csv"]
 
-# The modules behind each subcommand of `malmen`, and behind each editor. A digest covers everything
-# that a module imports from this repository.
+# The modules behind each subcommand of `malmen`. A digest covers everything that a module imports
+# from this repository.
 MODULES = {
     "fetch": ["malmen.models.packages"],
     "download": ["malmen.data.kilt"],  # what mirrors send is verified; only this makes anything
@@ -66,11 +70,6 @@ MODULES = {
     "report": ["malmen.reporting.report"],
     "summary": ["malmen.reporting.summary"],
     "search-table": ["malmen.search"],
-    "malmen": ["malmen.malmen"],
-    "mend": ["baselines.mend"],
-    "ft": ["baselines.fine_tuning"],
-    "ultraedit": ["baselines.ultraedit"],
-    "memit": ["baselines.memit"],
 }
 
 
@@ -89,13 +88,15 @@ wildcard_constraints:
 
 
 @cache
-def code(*names, lm=None):
+def code(command, editor=None, lm=None):
     """Digest of the modules, and of the catalogue's entry, that a job depends on.
 
     Snakemake does not look into the library. As a parameter, the digest makes exactly those jobs
     run again that use an edited module.
     """
-    digests = [code_digest(module) for name in names for module in MODULES[name]]
+    digests = [code_digest(module) for module in MODULES[command]]
+    if editor:
+        digests.append(code_digest(find(editor).module, elsewhere=True))
     return sha256(repr((digests, lm and entry_of(lm))).encode()).hexdigest()
 
 
@@ -118,16 +119,19 @@ def settings(lm):
 
 
 def editors(lm):
-    """Editors of a language model: MEMIT edits only what the catalogue has modules for."""
-    left_out = set(settings(lm).get("without", []))
-    if not entry_of(lm).memit:
-        left_out.add("memit")
-    return [editor for editor in EDITORS if editor not in left_out]
+    """Editors of a language model: all that are not left out, and have modules to edit there."""
+    left_out = settings(lm).get("without", [])
+    return [e for e in EDITORS if e not in left_out and find(e).edits(entry_of(lm))]
+
+
+def weighing(lm):
+    """Those of its editors that need statistics of keys."""
+    return [editor for editor in editors(lm) if find(editor).statistics]
 
 
 def hyper_parameters(lm, editor):
     """Hyper-parameters of an editor: the common ones, then what the language model changes."""
-    return {**config["editors"][editor], **settings(lm)["editors"].get(editor, {})}
+    return {**config["editors"].get(editor, {}), **settings(lm)["editors"].get(editor, {})}
 
 
 def weights_of(lm):
@@ -253,19 +257,24 @@ def evaluation_options(lm, editor, edits, sets, **changes):
     return options(about)
 
 
-def prefix_file(wildcards):
-    """Stored states of the evaluation rows; MEMIT edits the blocks below."""
-    is_used = wildcards.editor != "memit"
-    return "<results>/prefix/{lm}/evaluation.safetensors" if is_used else []
+def prefix_file(split):
+    """Stored states of the rows of a split; none for an editor of the blocks below."""
+
+    def file(wildcards):
+        is_used = find(wildcards.editor).takes_prefix
+        return f"<results>/prefix/{{lm}}/{split}.safetensors" if is_used else []
+
+    return file
 
 
 def statistics_file(wildcards):
-    """MEMIT's statistics of keys."""
-    return "<results>/statistics/{lm}.safetensors" if wildcards.editor == "memit" else []
+    """Statistics of keys, for an editor that needs them."""
+    is_used = find(wildcards.editor).statistics
+    return "<results>/statistics/{lm}.safetensors" if is_used else []
 
 
 def statistics_texts(wildcards):
-    """Files of texts that MEMIT's statistics are computed over, by option; none for the hub."""
+    """Files of texts that statistics of keys are computed over, by option; none for the hub."""
     texts = config["statistics"]["texts"]
     if texts.startswith("hub:"):
         return {}
@@ -278,9 +287,10 @@ def statistics_options(wildcards, input):
     texts = {key: input[key] for key in statistics_texts(wildcards)}
     if not texts:
         texts = {"dataset": config["statistics"]["texts"].removeprefix("hub:")}
-    hyper = hyper_parameters(wildcards.lm, "memit")
+    editor = weighing(wildcards.lm)[0]
+    hyper = hyper_parameters(wildcards.lm, editor)
     about |= {key: hyper[key] for key in ("precision",) if key in hyper}
-    return options({**texts, **about, "seed": config["seed"]})
+    return options({"editor": EDITORS[editor], **texts, **about, "seed": config["seed"]})
 
 
 def gpu(wildcards):
@@ -291,6 +301,11 @@ def gpu(wildcards):
 def optional(**files):
     """Options whose file may be missing."""
     return options({name: file for name, file in files.items() if file})
+
+
+def foreign_option():
+    """--editors of no installed package, for what knows editors by their names in print."""
+    return options({"editors": FOREIGN}) if FOREIGN else ""
 
 
 def trained_option(counts, files):
@@ -313,7 +328,7 @@ def resolved_settings():
 
 
 def preparations():
-    """Run metadata of what comes before editing: meta-training, MEMIT's statistics."""
+    """Run metadata of what comes before editing: meta-training, statistics of keys."""
     return {
         "trained": [
             f"<results>/editors/{lm}/{editor}_{edits}.json"
@@ -321,7 +336,7 @@ def preparations():
             for editor in editors(lm)
             for edits in editor_files(lm, editor)
         ],
-        "statistics": [f"<results>/statistics/{lm}.json" for lm in LMS if "memit" in editors(lm)],
+        "statistics": [f"<results>/statistics/{lm}.json" for lm in LMS if weighing(lm)],
     }
 
 
@@ -352,7 +367,7 @@ def table_files():
 def memory_options():
     """Options of `malmen memory`: the settings of MALMEN that shape its hyper-network and batches."""
     names = {field.name for field in fields(HyperSettings)}
-    hyper = {k: v for k, v in hyper_parameters(MEASURED, "malmen").items() if k in names}
+    hyper = {k: v for k, v in hyper_parameters(MEASURED, MALMEN.name).items() if k in names}
     about = {key: config["memory"][key] for key in ("edits", "limit_mb")}
     return options({**about, "seed": config["seed"], **hyper})
 
@@ -398,7 +413,7 @@ ABLATED = config["ablations"]["language_model"]
 
 def variant_editor(variant):
     """The editor that a variant is a change of."""
-    return VARIANTS[variant].get("editor", "malmen")
+    return VARIANTS[variant].get("editor", MALMEN.name)
 
 
 def variant_changes(variant):
@@ -420,7 +435,7 @@ def variant_warm_start(wildcards):
 
 def ablations():
     """Per-fact results of MALMEN and of its variants."""
-    unchanged = f"<results>/evaluations/{ABLATED}/malmen.parquet"
+    unchanged = f"<results>/evaluations/{ABLATED}/{MALMEN.name}.parquet"
     return [
         unchanged,
         *(f"<results>/ablations/{ABLATED}/{variant}.parquet" for variant in VARIANTS),
@@ -428,6 +443,11 @@ def ablations():
 
 
 # --- the search for hyper-parameters -------------------------------------------------------------
+
+
+def searched(lm):
+    """Editors of a language model that there is a grid for."""
+    return [editor for editor in editors(lm) if editor in config["search"]["grid"]]
 
 
 def trials(editor):

@@ -158,7 +158,7 @@ rule key_statistics:
     benchmark:
         "<benchmarks>/statistics/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of(lm for lm in LMS if "memit" in editors(lm)),
+        lm=one_of(lm for lm in LMS if weighing(lm)),
     priority: first_figure_first
     conda:
         "../../environment.yml"
@@ -171,7 +171,7 @@ rule key_statistics:
         options=statistics_options,
         code=lambda wildcards: code("key-statistics", lm=wildcards.lm),
     message:
-        "Average the keys of {wildcards.lm} over texts, for MEMIT"
+        "Average the keys of {wildcards.lm} over texts"
     shell:
         "malmen key-statistics --lm {wildcards.lm} --weights {input.weights} {params.options}"
         " --out {output.statistics} 2> >(tee {log} >&2)"

@@ -30,7 +30,7 @@ rule train:
         runtime=120,
         gpu=gpu,
     params:
-        editor="{editor}",
+        editor=lambda wildcards: EDITORS[wildcards.editor],
         init=lambda wildcards, input: optional(init=input.init, moments=input.moments),
         options=lambda wildcards: training_options(
             wildcards.lm,
@@ -52,7 +52,7 @@ rule evaluate:
     input:
         weights=weights,
         rows="<results>/rows/{lm}/evaluation.jsonl",
-        prefix=prefix_file,
+        prefix=prefix_file("evaluation"),
         statistics=statistics_file,
         trained=lambda wildcards: editor_files(wildcards.lm, wildcards.editor).values(),
     output:
@@ -70,7 +70,7 @@ rule evaluate:
         runtime=120,
         gpu=gpu,
     params:
-        editor="{editor}",
+        editor=lambda wildcards: EDITORS[wildcards.editor],
         trained=lambda wildcards, input: trained_option(
             editor_files(wildcards.lm, wildcards.editor), input.trained
         ),

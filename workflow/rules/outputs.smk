@@ -4,7 +4,9 @@
 rule answers:
     input:
         weights=weights,
-        trained=lambda wildcards: editor_files(wildcards.lm, "malmen")[config["answers"]["edits"]],
+        trained=lambda wildcards: editor_files(wildcards.lm, MALMEN.name)[
+            config["answers"]["edits"]
+        ],
         rows="<results>/rows/{lm}/evaluation.jsonl",
     output:
         "<results>/answers/{lm}.json",
@@ -23,7 +25,7 @@ rule answers:
         gpu=gpu,
     params:
         options=options({"edits": config["answers"]["edits"]}),
-        code=lambda wildcards: code("answers", "malmen", lm=wildcards.lm),
+        code=lambda wildcards: code("answers", MALMEN.name, lm=wildcards.lm),
     message:
         "Ask {wildcards.lm} before and after editing"
     shell:
@@ -74,11 +76,12 @@ rule table:
         files=lambda wildcards, input: optional(
             **{name: input.get(name) for name in table_inputs(wildcards)}
         ),
+        editors=foreign_option(),
         code=[code("table", lm=lm) for lm in LMS],
     message:
         "Make table {wildcards.number}"
     shell:
-        "malmen table --number {wildcards.number} {params.files}"
+        "malmen table --number {wildcards.number} {params.files} {params.editors}"
         " --out-dir {params.out_dir} 2> >(tee {log} >&2)"
 
 
@@ -104,11 +107,13 @@ rule claims:
     params:
         out_dir=lambda wildcards, output: Path(output[0]).parent,
         files=lambda wildcards, input: optional(**dict(input.items())),
+        editors=foreign_option(),
         code=[code("claims", lm=lm) for lm in LMS],
     message:
         "Evaluate the claims"
     shell:
-        "malmen claims {params.files} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
+        "malmen claims {params.files} {params.editors} --out-dir {params.out_dir}"
+        " 2> >(tee {log} >&2)"
 
 
 rule verify:
@@ -155,7 +160,7 @@ rule memory:
     params:
         lm=MEASURED,
         options=memory_options(),
-        code=code("memory", "malmen", "mend", lm=MEASURED),
+        code=code("memory", lm=MEASURED),
     message:
         "Measure the memory of meta-training and editing"
     shell:
@@ -187,11 +192,12 @@ rule figure:
         files=lambda wildcards, input: options(
             {name: input[name] for name in figure_inputs(wildcards)}
         ),
+        editors=foreign_option(),
         code=lambda wildcards: code("figure", lm=CURVES.get(wildcards.name)),
     message:
         "Draw figure {wildcards.name}"
     shell:
-        "malmen figure --name {wildcards.name} {params.files}"
+        "malmen figure --name {wildcards.name} {params.files} {params.editors}"
         " --out-dir {params.out_dir} 2> >(tee {log} >&2)"
 
 

@@ -3,7 +3,7 @@
 
 rule search:
     input:
-        [f"<results>/search/{lm}_{editor}.csv" for lm in LMS for editor in editors(lm)],
+        [f"<results>/search/{lm}_{editor}.csv" for lm in LMS for editor in searched(lm)],
 
 
 use rule train as search_train with:
@@ -25,7 +25,7 @@ use rule train as search_train with:
     benchmark:
         "<benchmarks>/search/train_{lm}_{editor}_{trial}.jsonl"
     params:
-        editor="{editor}",
+        editor=lambda wildcards: EDITORS[wildcards.editor],
         init="",
         options=lambda wildcards: training_options(
             wildcards.lm,
@@ -42,9 +42,7 @@ use rule evaluate as search_evaluate with:
     input:
         weights=weights,
         rows="<results>/rows/{lm}/validation.jsonl",
-        prefix=lambda wildcards: (
-            "<results>/prefix/{lm}/validation.safetensors" if wildcards.editor != "memit" else []
-        ),
+        prefix=prefix_file("validation"),
         statistics=statistics_file,
         trained=lambda wildcards: (
             ["<results>/search/{lm}/{editor}_{trial}.safetensors"]
@@ -58,7 +56,7 @@ use rule evaluate as search_evaluate with:
     benchmark:
         "<benchmarks>/search/evaluate_{lm}_{editor}_{trial}.jsonl"
     params:
-        editor="{editor}",
+        editor=lambda wildcards: EDITORS[wildcards.editor],
         files=lambda wildcards, input: optional(prefix=input.prefix, statistics=input.statistics),
         trained=lambda wildcards, input: trained_option(
             [config["search"]["edits"]] * len(input.trained), input.trained
