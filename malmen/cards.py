@@ -66,6 +66,7 @@ class Card:
             none. With it, the class is a `HyperNetworkEditor`, and its settings `HyperSettings`.
         statistics: Whether it needs statistics of keys.
         modules: The modules it edits, a choice of the catalogue, if they are always the same.
+            They may lie below stored states, so a trained editor has none of its own.
         later: Where it is published, if later than the paper.
         color: Of its line in figures; without one, it gets a look that is free.
         marker: On that line, as matplotlib names it.
@@ -87,6 +88,8 @@ class Card:
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_]*", self.name):  # files and options are named so
             raise InputError(f"editor {self.name!r}: name it in small letters, digits and _")
+        if self.training is not None and self.modules is not None:
+            raise InputError(f"editor {self.name!r}: --modules chooses what is trained")
 
     @property
     def module(self) -> str:
@@ -95,7 +98,7 @@ class Card:
 
     @property
     def takes_prefix(self) -> bool:
-        """Whether it can start from stored states: modules of its own may lie below them."""
+        """Whether it starts from stored states, which modules of its own may lie below."""
         return self.modules is None
 
     def edits(self, lm: Entry) -> bool:
