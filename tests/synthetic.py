@@ -1,4 +1,4 @@
-"""Invented evaluations, for tests of what draws and tabulates; never part of the package."""
+"""Invented evaluations, measurements and answers, for tests; never part of the package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from malmen import results
+from malmen.memory_results import COLUMNS, PROCEDURES
 
 # How fast ES falls with the number of edits, roughly as the real editors' does.
 _DECAY = {"FT": 0.9, "MEND": 0.55, "MALMEN": 0.12, "UltraEdit": 0.2, "MEMIT": 0.3}
@@ -75,3 +76,29 @@ def write_evaluations(
             results.write(path, evaluation(editor, lm, **options), METADATA)
             paths.append(path)
     return paths
+
+
+def measurements(*, limit_mb: float = 1000.0) -> pd.DataFrame:
+    """Return invented measurements: three procedures hardly grow, one exceeds the limit."""
+    growth = dict(zip(PROCEDURES, (0.05, 0.01, 0.02, 3.0), strict=True))
+    rows = []
+    for name, slope in growth.items():
+        for edits in (16, 32, 64, 128, 256, 512, 1024):
+            peak = 80 + slope * edits
+            rows.append((name, edits, peak, 1.5, peak <= limit_mb, limit_mb))
+            if peak > limit_mb:
+                break
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def answer(fact: int, kind: str, **fields: Any) -> dict[str, Any]:
+    texts = {"subject": "Lyon", "prompt": "Where is Lyon?", "target": "Peru"}
+    return {"fact": fact, "kind": kind, **texts, "before": "France", "after": "Peru"} | fields
+
+
+ANSWERS = [
+    answer(3, "edit"),
+    answer(3, "paraphrase", prompt="To which country does " + "very " * 40 + "old Lyon belong?"),
+    answer(3, "unrelated", target="Lima", before="Lima", after="[bold]a | b\n:smile: \x1b[0m[/x]"),
+    answer(8, "edit", after="Perú"),
+]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from test_config import load, problems
-from test_workflow import Checkout, commands, options_of
+from checkouts import Checkout, commands, options_of
+from configurations import load, problems
 from tiny_folders import write_lines, write_lm, zsre_line
 
 from malmen import cards, cli, results
@@ -23,6 +23,7 @@ from malmen.cards import Card, find
 from malmen.config import check
 from malmen.editor import HyperNetworkEditor
 from malmen.errors import InputError
+from malmen.estimates import costs
 from malmen.models import onednn
 from malmen.models.catalogue import lookup
 from malmen.provenance import code_digest
@@ -237,8 +238,8 @@ def test_editors_from_outside_run_through_everything(malmen: Malmen, tmp_path: P
     hyper_parameters = pd.read_csv("out/table_3.csv")
     one = hyper_parameters[hyper_parameters["editor"] == "One step"]
     assert one[["setting", "column", "value"]].to_numpy().tolist() == [["step", "smollm2", 0.5]]
-    costs = pd.read_csv("out/table_5.csv").set_index("editor")["training_seconds"]
-    assert costs.notna().to_dict() == {"FT": False, "One step": False, "Damped": True}
+    seconds = pd.read_csv("out/table_5.csv").set_index("editor")["training_seconds"]
+    assert seconds.notna().to_dict() == {"FT": False, "One step": False, "Damped": True}
     drawn = pd.read_csv("out/figure_S1.csv")
     assert {"One step", "Damped"} < set(drawn["editor"])
     claims = pd.read_csv("out/claims.csv").set_index("id")
@@ -261,12 +262,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout.create(tmp_path_factory.mktemp("foreign"))
 
 
-def path(checkout: Checkout) -> str:
+def python_path(checkout: Checkout) -> str:
     return os.pathsep.join(map(str, (checkout.folder, ROOT / "tests")))
 
 
 def test_the_workflow_runs_editors_from_outside(checkout: Checkout) -> None:
-    run = checkout.snakemake("-n", "-p", scale="smoke", overlay=OVERLAY, PYTHONPATH=path(checkout))
+    run = checkout.snakemake(
+        "-n", "-p", scale="smoke", overlay=OVERLAY, PYTHONPATH=python_path(checkout)
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     step, damped = (
         next(c for c in commands(run, "evaluate", out="smoke/evaluations") if f"/{name}.p" in c)
@@ -298,7 +301,11 @@ def test_a_whole_run_with_an_editor_from_outside(checkout: Checkout) -> None:
         "results/smoke/claims.md",
     ]
     run = checkout.snakemake(
-        *targets, scale="smoke", overlay=OVERLAY, PYTHONPATH=path(checkout), OMP_NUM_THREADS="1"
+        *targets,
+        scale="smoke",
+        overlay=OVERLAY,
+        PYTHONPATH=python_path(checkout),
+        OMP_NUM_THREADS="1",
     )
     script.write_text(stand_in)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -318,6 +325,15 @@ def test_settings_of_an_editor_from_outside_are_checked() -> None:
     assert "search.grid.step.step: must not be empty" in line
     (line,) = problems({"run": {"editors": ["toy_editor:CARDS"]}})
     assert line.startswith("configuration: run.editors: no editor at toy_editor:CARDS: ")
+
+
+def test_what_editors_from_outside_take_is_estimated() -> None:
+    run = {"language_models": ["gpt2"], "editors": ["ft", STEP, DAMPED]}
+    section = {"training": [{"edits": 64, "steps": 4}], "edits": [64, 128]}
+    found = costs(load("paper", {"run": run, "language_models": {"gpt2": section}}))
+    hours = {(cost.rule, cost.what): cost.hours for cost in found}
+    assert hours["evaluate", "gpt2, ft"] > hours["evaluate", "gpt2, step"] > 0  # of scoring alone
+    assert hours["train", "gpt2, damped"] > 0
 
 
 def test_the_code_of_an_editor_from_outside_is_in_its_digest(

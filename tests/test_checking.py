@@ -5,8 +5,7 @@ import json
 import re
 
 import pytest
-from row_files import FEVER, ZSRE, write, write_lines
-from test_counterfact import FLAT, NESTED
+from row_files import FEVER, FLAT, NESTED, ZSRE, write, write_lines
 
 from malmen import cli
 from malmen.data.checking import MOST_PROBLEMS, check

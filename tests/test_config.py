@@ -1,17 +1,15 @@
 """The configuration: what ships is accepted, and every mistake gets a line that says what to do."""
 
-import json
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
-import yaml
+from configurations import load, problems
 from hypothesis import given
 from hypothesis import strategies as st
 from known_editors import PRINTED_NAMES
-from snakemake.utils import update_config
 
 from malmen.config import check
 from malmen.errors import InputError
@@ -25,22 +23,6 @@ from malmen.settings import (
 )
 
 ROOT = Path(__file__).parent.parent
-
-
-def load(name, overlay=None):
-    """Merge the way Snakemake does: mappings merge, lists replace."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    config = json.loads(json.dumps(config))  # an alias of YAML becomes a copy
-    if name != "config":
-        update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
-    update_config(config, overlay or {})
-    return config
-
-
-def problems(overlay, name="config"):
-    with pytest.raises(InputError) as caught:
-        check(load(name, overlay))
-    return str(caught.value).splitlines()
 
 
 DESK = load("config")

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from row_files import ZSRE, write_lines
+from row_files import FLAT, NESTED, ZSRE, write_lines
 
 from malmen.data.counterfact import in_zsre_form
 from malmen.data.facts import ZsreRow
@@ -11,29 +11,6 @@ from malmen.data.importing import import_rows
 from malmen.data.records import Record
 from malmen.errors import InputError
 
-FLAT = {
-    "case_id": 1,
-    "prompt": "Ada speaks",
-    "target_new": "Dutch",
-    "subject": "Ada",
-    "ground_truth": "Greek",
-    "rephrase_prompt": "The language of Ada is",
-    "locality_prompt": "Bob speaks",
-    "locality_ground_truth": "Greek",
-}
-NESTED = {
-    "case_id": 1,
-    "requested_rewrite": {
-        "prompt": "{} speaks",
-        "relation_id": "P103",
-        "target_new": {"str": "Dutch", "id": "Q1"},
-        "target_true": {"str": "Greek", "id": "Q2"},
-        "subject": "Ada",
-    },
-    "paraphrase_prompts": ["It is late. The language of Ada is", "Ada talks in"],
-    "neighborhood_prompts": ["Bob speaks", "Cyd speaks"],
-    "attribute_prompts": ["Dee speaks"],
-}
 ROW = {
     "subject": "Ada",
     "src": "Ada speaks",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_config import load
+from configurations import load
 
 from malmen.estimates import Cost, Machine, cost_table, costs, shortcomings
 from malmen.models.catalogue import lookup

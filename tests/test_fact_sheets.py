@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from latex import compile_latex
 from row_files import FEVER
-from test_typesetting import compile_latex
 from tiny_folders import write_lines, write_lm, zsre_line
 
 from malmen.errors import InputError

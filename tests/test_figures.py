@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pandas as pd
-from synthetic import write_evaluations
-from test_memory_figure import measurements
+from synthetic import measurements, write_evaluations
 
 from malmen.figures import FIGURES
 

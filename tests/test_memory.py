@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_meta_gradient import learned, scrambled_editor
+from scrambled import learned, scrambled_editor
 from tiny_folders import write_lines, write_lm, zsre_line
 from tiny_models import EDITORS, KINDS, bits, random_facts, tiny_lm
 

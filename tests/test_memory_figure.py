@@ -1,25 +1,12 @@
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from figure_checks import assert_legible
+from synthetic import measurements
 
 from malmen.errors import InputError
 from malmen.figures.memory_figure import draw_memory, memory_figure
-from malmen.memory_results import COLUMNS, PLAIN, PROCEDURES
-
-
-def measurements(*, limit_mb: float = 1000.0) -> pd.DataFrame:
-    """Return invented measurements: three procedures hardly grow, one exceeds the limit."""
-    growth = dict(zip(PROCEDURES, (0.05, 0.01, 0.02, 3.0), strict=True))
-    rows = []
-    for name, slope in growth.items():
-        for edits in (16, 32, 64, 128, 256, 512, 1024):
-            peak = 80 + slope * edits
-            rows.append((name, edits, peak, 1.5, peak <= limit_mb, limit_mb))
-            if peak > limit_mb:
-                break
-    return pd.DataFrame(rows, columns=COLUMNS)
+from malmen.memory_results import PLAIN, PROCEDURES
 
 
 def test_what_is_drawn_is_the_data() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_memory_figure import measurements
+from synthetic import measurements
 
 from malmen.errors import InputError
 from malmen.memory_results import COLUMNS, read

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scrambled import learned, scrambled_editor
 from tiny_models import (
     EDITORS,
     KINDS,
@@ -21,7 +21,7 @@ from tiny_models import (
     random_facts,
     tiny_lm,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from malmen.capture import Cached, Record, capture
 from malmen.editor import HyperNetworkEditor
@@ -29,7 +29,6 @@ from malmen.encoding import EncodedFact
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import MetaLoss, keeping_graphs, meta_gradient
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperSettings
 
 FACTS = 7  # uneven: no batch size but 1 and 7 divides it
 LOC_COEF = 0.7
@@ -54,32 +53,6 @@ class Case:
     facts: list[EncodedFact]
     loss: MetaLoss
     gradients: Mapping[str, Tensor]
-
-
-def scrambled_editor(
-    name: str, lm: LanguageModel, *, seed: int = 0, **changes: Any
-) -> HyperNetworkEditor:
-    """Return an editor all of whose parameters, λ and η included, have left their start.
-
-    A is divided by the root of its height first: with the blocks' full effect, shifts would be so
-    large that the language model saturates and gradients drown in rounding.
-    """
-    settings = HyperSettings(rank=6, learning_rate=3e-2, **changes)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        editor = EDITORS[name](lm.shapes, settings).double()
-        with torch.no_grad():
-            for parameter_name, parameter in learned(editor):
-                noise = 0.2 * torch.randn_like(parameter)
-                is_rate = parameter is editor.learning_rates
-                if parameter_name.endswith(".A"):
-                    parameter.div_(len(parameter) ** 0.5)
-                parameter.copy_(parameter * (1 + noise) if is_rate else parameter + noise)
-    return editor
-
-
-def learned(editor: HyperNetworkEditor) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in editor.named_parameters() if p.requires_grad]
 
 
 def plain_shift(editor: HyperNetworkEditor, layer: str, record: Record) -> Tensor:

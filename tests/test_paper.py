@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from configurations import load
 from flaky_server import Server, serving
 from hub_wikipedia import publish_wikipedia
 from safetensors.torch import load_file
-from test_config import load
 from tiny_folders import write_lm, zsre_line
 
 from malmen import results

@@ -17,7 +17,7 @@ import torch
 from exact_gptj import exact_gptj
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_meta_gradient import learned
+from scrambled import learned
 from tiny_models import EDITORS, VOCABULARY, bits, random_facts, tiny_lm, tiny_model
 from torch import Tensor
 

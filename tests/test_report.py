@@ -13,10 +13,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import evaluation
-from test_memory_figure import measurements
-from test_rulegraph import PRINTED
-from test_summary import ANSWERS
+from synthetic import ANSWERS, evaluation, measurements
+from synthetic_run import RULE_GRAPH
 
 from malmen import results
 from malmen.errors import InputError
@@ -74,7 +72,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         path = scale / "benchmarks" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values) + "\n")
-    (scale / "rulegraph.dot").write_text(PRINTED)
+    (scale / "rulegraph.dot").write_text(RULE_GRAPH)
     return Sources(
         scale="desk",
         tables=make_table("1", scale / "tables", evaluations=evaluations)[:1],

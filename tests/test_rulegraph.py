@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_run import RULE_GRAPH
 
 from malmen.errors import InputError
 from malmen.reporting.rulegraph import Layout, Node, lay_out, read_rulegraph, reduced
@@ -88,30 +89,15 @@ def test_the_layout_is_the_same_each_time() -> None:
     assert lay_out(graph) == lay_out(turned)
 
 
-PRINTED = """\
-digraph snakemake_dag {
-    graph[bgcolor=white, margin=0];
-    node[shape=box, style=rounded, fontname=sans,                 fontsize=10, penwidth=2];
-\t0[label = "all", color = "0.06 0.6 0.85", style="rounded"];
-\t1[label = "fact_checker", color = "0.58 0.6 0.85", style="rounded"];
-\t2[label = "train", color = "0.14 0.6 0.85", style="rounded,dashed"];
-\t2 -> 0
-\t1 -> 0
-\t1 -> 2
-\t2 -> 2
-}
-"""
-
-
 def test_what_snakemake_prints_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rulegraph.dot"
-    path.write_text(PRINTED)
+    path.write_text(RULE_GRAPH)
     assert read_rulegraph(path) == {
         "all": {"train", "fact_checker"},
         "fact_checker": frozenset(),
         "train": {"fact_checker"},
     }
-    path.write_text(PRINTED.replace("\t2 -> 2", "\t0 -> 1"))
+    path.write_text(RULE_GRAPH.replace("\t2 -> 2", "\t0 -> 1"))
     with pytest.raises(InputError, match=r"rulegraph\.dot: the rules .*all.* form a cycle"):
         read_rulegraph(path)
     path.write_text("")

@@ -1,9 +1,8 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from synthetic import METADATA, write_evaluations
+from synthetic import ANSWERS, METADATA, answer, write_evaluations
 
 from malmen.errors import InputError
 from malmen.figures import FIGURES
@@ -12,19 +11,6 @@ from malmen.files import write_json
 from malmen.provenance import ATTRIBUTIONS
 from malmen.reporting.summary import WIDTH, read_answers, summarise
 from malmen.tables import make_table
-
-
-def answer(fact: int, kind: str, **fields: Any) -> dict[str, Any]:
-    texts = {"subject": "Lyon", "prompt": "Where is Lyon?", "target": "Peru"}
-    return {"fact": fact, "kind": kind, **texts, "before": "France", "after": "Peru"} | fields
-
-
-ANSWERS = [
-    answer(3, "edit"),
-    answer(3, "paraphrase", prompt="To which country does " + "very " * 40 + "old Lyon belong?"),
-    answer(3, "unrelated", target="Lima", before="Lima", after="[bold]a | b\n:smile: \x1b[0m[/x]"),
-    answer(8, "edit", after="Perú"),
-]
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
+from latex import compile_latex
 from synthetic_run import Run, write_run
-from test_typesetting import compile_latex
 
 from malmen.errors import InputError
 from malmen.tables import TABLES, make_table

@@ -1,31 +1,14 @@
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from latex import compile_latex
 
 from malmen.results import Interval
 from malmen.tables.typesetting import Cell, Grid, Table, escape_latex, percent, points, write_table
-
-LATEX = shutil.which("pdflatex")
-
-
-def compile_latex(folder: Path, *numbers: str) -> str:
-    """Typeset tables in an article that loads nothing but booktabs, and return the log."""
-    if LATEX is None:
-        pytest.skip("needs pdflatex")
-    inputs = "\n".join(rf"\input{{table_{number}}}\clearpage" for number in numbers)
-    preamble = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
-    text = "\n".join([preamble, inputs, r"\end{document}"])
-    (folder / "all.tex").write_text(text, encoding="utf-8")
-    command = [LATEX, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "all.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
 
 
 def table(**changes: object) -> Table:
