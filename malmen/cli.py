@@ -272,7 +272,7 @@ def rows(
     """
     from malmen.data import geonames
     from malmen.data.facts import write_rows
-    from malmen.data.rows import SPLITS, make_rows
+    from malmen.experiment.desk import SPLITS, make_rows
 
     sizes = dict(zip(SPLITS, (train, validation, evaluation), strict=True))
     made = make_rows(

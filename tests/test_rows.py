@@ -9,9 +9,9 @@ from tiny_models import tiny_lm
 from malmen.data import geonames
 from malmen.data.facts import FeverRow, ZsreRow
 from malmen.data.geonames import Fact
-from malmen.data.rows import SPLITS, UNRELATED, SplitName, known_prompts, make_rows
 from malmen.errors import InputError
 from malmen.evaluation import predict
+from malmen.experiment.desk import SPLITS, UNRELATED, SplitName, known_prompts, make_rows
 from malmen.models.catalogue import lookup
 from malmen.models.language_model import LanguageModel
 from malmen.objectives import OBJECTIVES

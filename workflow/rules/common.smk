@@ -55,7 +55,7 @@ MODULES = {
     "facts": ["malmen.data.geonames"],
     "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames", "malmen.data.claims"],
     "pretrain": ["malmen.models.pretraining", "malmen.data.geonames"],
-    "rows": ["malmen.data.rows"],
+    "rows": ["malmen.experiment.desk"],
     "import-rows": ["malmen.data.importing"],
     "prefix": ["malmen.prefix", "malmen.encoding"],
     "key-statistics": ["malmen.key_statistics", "malmen.data.texts"],

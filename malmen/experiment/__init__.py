@@ -1,0 +1,1 @@
+"""One run: configuration, editors, rows, and where its results come from."""
