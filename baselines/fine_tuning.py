@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from malmen.editor import Shifts
-from malmen.encoding import EncodedFact
-from malmen.models.language_model import LanguageModel
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.settings import FineTuningSettings
 
 __all__ = ["FineTuning"]

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from baselines.key_statistics import KeyStatistics
 from baselines.memit_values import (
     Question,
     SubjectPrompt,
@@ -19,13 +20,12 @@ from baselines.memit_values import (
 )
 from malmen.data.texts import sample_texts
 from malmen.editor import Remembering, Shifts
-from malmen.encoding import EncodedFact
-from malmen.key_statistics import KeyStatistics
-from malmen.models.blocks import block_of, inputs_of, run_through
-from malmen.models.language_model import LanguageModel
+from malmen.lm.blocks import block_of, inputs_of, run_through
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.normal_equation import parameter_shift_in_metric
-from malmen.progress import Progress
 from malmen.settings import MemitSettings
+from malmen.support.progress import Progress
 
 __all__ = ["MEMIT", "sample_contexts"]
 

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from malmen.batches import Example
-from malmen.data.facts import Row, ZsreRow
-from malmen.errors import InputError
-from malmen.models.language_model import LanguageModel
+from malmen.data.rows import Row, ZsreRow
+from malmen.lm.batches import Example
+from malmen.lm.language_model import LanguageModel
+from malmen.recording.tails import Tails
 from malmen.settings import MemitSettings
-from malmen.tails import Tails
+from malmen.support.errors import InputError
 
 __all__ = ["Question", "SubjectPrompt", "optimise_values", "question", "subject_prompt"]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from malmen.capture import Record
 from malmen.editor import LeastSquaresEditor, Shifts
-from malmen.encoding import EncodedFact
-from malmen.models.language_model import LanguageModel
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.normalizer import RunningNormalizer
+from malmen.recording.capture import Record
 from malmen.settings import TokenSettings
 
 __all__ = ["UltraEdit"]

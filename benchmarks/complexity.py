@@ -23,11 +23,11 @@ from benchmarks.contests import Sides, new_editor, released_step, train
 from benchmarks.normal_equation import time_forms
 from benchmarks.shapes import Shape, random_facts
 from benchmarks.timing import at_once, take_turns
-from malmen.encoding import EncodedFact
-from malmen.memory import in_child
-from malmen.models.language_model import LanguageModel
+from malmen.experiment.memory import in_child
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.normal_equation import Form
-from malmen.progress import Progress
+from malmen.support.progress import Progress
 
 __all__ = [
     "FORMS",

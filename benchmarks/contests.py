@@ -27,11 +27,11 @@ from benchmarks.shapes import (
     random_questions,
 )
 from benchmarks.timing import Comparison, Task, at_once, take_turns
-from malmen.encoding import EncodedFact
 from malmen.evaluation import edit_and_score
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.malmen import MALMEN
-from malmen.models.language_model import LanguageModel
-from malmen.prefix import PrefixStore, record_prefix, replay
+from malmen.recording.frozen import PrefixStore, record_prefix, replay
 from malmen.settings import HyperSettings, MemitSettings, TrainingSettings
 from malmen.training import MetaTraining
 

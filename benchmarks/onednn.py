@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from malmen.models.onednn import route_products
+from malmen.lm.onednn import route_products
 
 SHAPES = {
     "SmolLM2 feed-forward, up": (448, 576, 1536),

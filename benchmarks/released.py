@@ -34,8 +34,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from malmen.batches import Example
-from malmen.encoding import EncodedFact
+from malmen.lm.batches import Example
+from malmen.lm.encoding import EncodedFact
 
 __all__ = ["Departures", "HyperNetwork", "Losses", "Recipe", "Released", "Statistics"]
 

@@ -23,10 +23,10 @@ from transformers import (
 )
 
 from baselines.memit_values import Question
-from malmen.batches import Example
-from malmen.encoding import EncodedFact
-from malmen.models.catalogue import Entry
-from malmen.models.language_model import LanguageModel
+from malmen.lm.batches import Example
+from malmen.lm.catalogue import Entry
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 
 __all__ = [
     "GPT2",

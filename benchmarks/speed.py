@@ -29,10 +29,10 @@ from benchmarks.complexity import (
 from benchmarks.complexity_figure import complexity_figure, curves
 from benchmarks.contests import FIRST, STORED, Sides, editing, meta_training, values
 from benchmarks.shapes import GPT2, GPTJ, SMALL, TINY, VALUES, Shape
+from malmen.experiment.provenance import run_metadata
 from malmen.figures.drawing import save
-from malmen.files import atomic, write_json
-from malmen.models.onednn import is_faster, route_products
-from malmen.provenance import run_metadata
+from malmen.lm.onednn import is_faster, route_products
+from malmen.support.files import atomic, write_json
 
 __all__ = ["main"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from malmen.progress import Progress
+from malmen.support.progress import Progress
 
 __all__ = ["Comparison", "Runs", "Task", "at_once", "take_turns"]
 

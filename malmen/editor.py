@@ -8,19 +8,19 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from malmen.batches import LossWeights
-from malmen.capture import Record, capture
-from malmen.encoding import EncodedFact
 from malmen.hypernetwork import HyperNetwork
-from malmen.models.language_model import LanguageModel
+from malmen.lm.batches import LossWeights
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.normal_equation import (
     StreamedNormalEquation,
     cheaper_form,
     parameter_shift,
     shift_of_sums,
 )
+from malmen.recording.capture import Record, capture
+from malmen.recording.spill import Rows, in_memory
 from malmen.settings import HyperSettings, TokenSettings
-from malmen.spill import Rows, in_memory
 
 __all__ = [
     "Batches",

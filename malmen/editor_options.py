@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from malmen.cards import Card, cards, find, trained
+from malmen.experiment.cards import Card, cards, find, trained
 from malmen.settings import HyperSettings, TrainingSettings
 
 __all__ = [

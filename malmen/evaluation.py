@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from malmen.batches import Example
 from malmen.editor import Editor, Remembering
-from malmen.encoding import EncodedFact
-from malmen.errors import InputError
-from malmen.models.language_model import LanguageModel
-from malmen.progress import Progress
+from malmen.lm.batches import Example
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
+from malmen.support.progress import Progress
 
 __all__ = ["Evaluation", "Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]
 
@@ -86,7 +86,7 @@ class Scores:
         return Scores(self.edit.of(facts), self.equivalent.of(facts), self.unrelated.of(facts))
 
     def columns(self, before: "Scores") -> dict[str, Tensor]:
-        """Return the per-fact columns of :mod:`malmen.results`, given the unedited scores."""
+        """Return the per-fact columns of `malmen.results.per_fact`, given the unedited scores."""
         columns: dict[str, Tensor] = {}
         for prefix, scores in (("", self), ("pre_", before)):
             for metric, predictions in zip(

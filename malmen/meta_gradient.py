@@ -14,10 +14,10 @@ from functools import partial
 
 from torch import Tensor
 
-from malmen.capture import Record
 from malmen.editor import HyperNetworkEditor, Shifts
-from malmen.encoding import EncodedFact
-from malmen.models.language_model import LanguageModel
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
+from malmen.recording.capture import Record
 from malmen.settings import HyperSettings
 
 __all__ = ["MetaLoss", "keeping_graphs", "meta_gradient"]
@@ -27,7 +27,7 @@ __all__ = ["MetaLoss", "keeping_graphs", "meta_gradient"]
 class MetaLoss:
     """Losses of one meta-training step, each a mean over its facts.
 
-    Where tokens weigh equally (:data:`malmen.batches.LossWeights`), each is a sum over batches.
+    Where tokens weigh equally (:data:`malmen.lm.batches.LossWeights`), each is a sum over batches.
 
     Attributes:
         generalisation: L_gen, cross-entropy of the answers to the equivalent tuples.

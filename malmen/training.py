@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from malmen.editor import HyperNetworkEditor
-from malmen.encoding import EncodedFact
-from malmen.errors import InputError
 from malmen.evaluation import edit_and_score
-from malmen.files import read_safetensors, write_safetensors
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.meta_gradient import MetaLoss, meta_gradient
-from malmen.models.language_model import LanguageModel
 from malmen.normal_equation import NormalEquationError
-from malmen.progress import Progress
 from malmen.settings import TrainingSettings
+from malmen.support.errors import InputError
+from malmen.support.files import read_safetensors, write_safetensors
+from malmen.support.progress import Progress
 
 __all__ = ["MetaTraining", "NonFiniteError"]
 

@@ -53,8 +53,8 @@ from benchmarks.shapes import (
     random_questions,
 )
 from benchmarks.timing import Comparison, at_once, take_turns
-from malmen.files import read_json
 from malmen.normal_equation import Form, parameter_shift
+from malmen.support.files import read_json
 
 ROOT = Path(__file__).parents[1]
 

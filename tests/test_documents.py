@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from malmen.models.catalogue import catalogue
+from malmen.lm.catalogue import catalogue
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

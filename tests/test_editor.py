@@ -16,12 +16,12 @@ from tiny_models import (
     tiny_lm,
 )
 
-from malmen.capture import Cached
 from malmen.editor import HyperNetworkEditor
-from malmen.encoding import EncodedFact
 from malmen.evaluation import edit_and_score
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.meta_gradient import meta_gradient
-from malmen.models.language_model import LanguageModel
+from malmen.recording.capture import Cached
 from malmen.settings import HyperSettings
 
 editors = pytest.mark.parametrize("name", EDITORS)

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from tiny_folders import write_lm
 
-from malmen import results
-from malmen.data.facts import read_rows
-from malmen.files import read_safetensors
-from malmen.models.catalogue import lookup
+from malmen.data.rows import read_rows
+from malmen.lm.catalogue import lookup
+from malmen.results import per_fact
+from malmen.support.files import read_safetensors
 
 ROOT = Path(__file__).parents[1]
 HYPER = "--rank 8 --learning-rate 1e-3 --meta-learning-rate 1e-3 --fact-batch 4"
@@ -155,7 +155,7 @@ def test_from_rows_to_the_summary(shell: Shell) -> None:
 
 
 def assert_evaluation(path: Path, started: float) -> None:
-    frame, metadata = results.read(path)
+    frame, metadata = per_fact.read(path)
     assert set(frame["lm"]) == {"smollm2"}
     assert set(frame["seed"]) == {5}
     sets = frame.groupby(["edits", "edit_set"])["fact"].agg(list).to_dict()
@@ -237,7 +237,7 @@ def test_from_geonames_to_figure_4(tmp_path: Path) -> None:
         f"evaluate --editor mend {common} {EVALUATION_DATA} --data geonames --edits 2 4 --sets 2"
         " --trained mend_4.safetensors@4 --out evaluations/mend.parquet"
     )
-    _, metadata = results.read(tmp_path / "evaluations" / "mend.parquet")
+    _, metadata = per_fact.read(tmp_path / "evaluations" / "mend.parquet")
     assert [source.split()[0] for source in metadata["data"]] == ["all-MiniLM-L6-v2", "GeoNames"]
     shell.malmen("figure --name 04 --evaluations evaluations/mend.parquet --out-dir figures")
     shell.malmen("search-table --evaluations evaluations/mend.parquet --out search.csv")
@@ -275,7 +275,7 @@ def test_architectures_trained_here(lm: str, shell: Shell, tmp_path: Path) -> No
             f"evaluate --editor {editor} {common} --edits 4 8 --sets 2 {options}"
             f" --out {editor}.parquet"
         )
-        frame, metadata = results.read(tmp_path / f"{editor}.parquet")
+        frame, metadata = per_fact.read(tmp_path / f"{editor}.parquet")
         assert len(frame) == 24
         assert frame["pre_es"].notna().all()
         assert [entry["edits"] for entry in metadata["editing"]] == [4, 4, 8, 8]
@@ -295,5 +295,5 @@ def test_real_claims(shared_data: Path, tmp_path: Path) -> None:
         f"evaluate --editor ft {common} --prefix prefix/rows.safetensors --edits 4 --sets 2"
         " --ft.epochs 1 --out ft.parquet"
     )
-    frame, _ = results.read(tmp_path / "ft.parquet")
+    frame, _ = per_fact.read(tmp_path / "ft.parquet")
     assert len(frame) == 8

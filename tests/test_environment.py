@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import malmen
-from malmen.config import SCHEMA
+from malmen.experiment.config import SCHEMA
 from malmen.reporting.verify import TOLERANCES
 
 ROOT = Path(__file__).resolve().parents[1]

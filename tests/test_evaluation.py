@@ -22,15 +22,15 @@ from torch import Tensor
 
 from baselines.fine_tuning import FineTuning
 from baselines.ultraedit import UltraEdit
-from malmen.batches import Example
 from malmen.editor import Editor, Remembering, Shifts
-from malmen.encoding import EncodedFact
-from malmen.errors import InputError
 from malmen.evaluation import check_pool, edit_and_score, evaluate, score_facts
-from malmen.models.language_model import LanguageModel
-from malmen.prefix import record_prefix, replay
-from malmen.results import METRICS, PRE_EDIT_METRICS
+from malmen.lm.batches import Example
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
+from malmen.recording.frozen import record_prefix, replay
+from malmen.results.per_fact import METRICS, PRE_EDIT_METRICS
 from malmen.settings import FineTuningSettings, HyperSettings, TokenSettings
+from malmen.support.errors import InputError
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 

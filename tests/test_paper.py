@@ -24,8 +24,8 @@ from hub_wikipedia import publish_wikipedia
 from safetensors.torch import load_file
 from tiny_folders import write_lm, zsre_line
 
-from malmen import results
-from malmen.models.catalogue import lookup
+from malmen.lm.catalogue import lookup
+from malmen.results import per_fact
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "smaller.yaml").write_text(yaml.safe_dump(SMALLER))
     with serving() as server:
         publish_models(server, folder / "published")
-        publish_data(server, folder / "malmen/data/sources.yaml")
+        publish_data(server, folder / "malmen/data/downloads/sources.yaml")
         publish_wikipedia(server, [f"City {i} lies by a lake." for i in range(40)])
         command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", "--nocolor"]
         command += ["--resources", "gpu=2", "--configfile", "config/paper.yaml", "smaller.yaml"]
@@ -147,7 +147,7 @@ def test_every_editor_is_evaluated_on_every_language_model(finished: Path) -> No
         editors = ["malmen", "mend", "ft", "ultraedit", *(["memit"] if lookup(lm).memit else [])]
         for editor in editors:
             path = finished / "results/paper/evaluations" / lm / f"{editor}.parquet"
-            frame, metadata = results.read(path)
+            frame, metadata = per_fact.read(path)
             assert frame.groupby("edits").size().to_dict() == {count: count for count in COUNTS}
             assert frame[["es", "gs", "ls", "pre_es"]].notna().all().all()
             assert len(metadata["editing"]) == len(COUNTS)

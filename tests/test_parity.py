@@ -28,10 +28,10 @@ from benchmarks.released import Departures, Recipe, Released, Statistics
 from benchmarks.released_memit import ReleasedMemit
 from benchmarks.shapes import TINY, language_model, random_model, random_questions
 from malmen.editor import HyperNetworkEditor
-from malmen.encoding import EncodedFact
 from malmen.evaluation import Predictions, edit_and_score
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.meta_gradient import MetaLoss, meta_gradient
-from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperSettings, MemitSettings, TokenSettings, TrainingSettings
 from malmen.training import MetaTraining
 
@@ -435,8 +435,8 @@ def test_released_weights_come_back_up_to_rounding(kind: str, tmp_path: Path) ->
 # --- two independent sides ---
 
 DATA_CLASSES = {
-    "malmen.batches": {"Example"},
-    "malmen.encoding": {"EncodedFact"},
+    "malmen.lm.batches": {"Example"},
+    "malmen.lm.encoding": {"EncodedFact"},
     "malmen.settings": {"MemitSettings"},
     "baselines.memit_values": {"Question"},
 }

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tiny_models import EDITORS, bits, random_facts, tiny_lm
 
 from malmen import training
-from malmen.batches import Example
-from malmen.encoding import EncodedFact
-from malmen.errors import InputError
-from malmen.files import read_safetensors
-from malmen.models.language_model import LanguageModel
+from malmen.lm.batches import Example
+from malmen.lm.encoding import EncodedFact
+from malmen.lm.language_model import LanguageModel
 from malmen.settings import HyperSettings, TrainingSettings
+from malmen.support.errors import InputError
+from malmen.support.files import read_safetensors
 from malmen.training import MetaTraining, NonFiniteError
 
 editors = pytest.mark.parametrize("name", EDITORS)
@@ -203,7 +203,10 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     tests = Path(__file__).parent
     dying = subprocess.run(
         [sys.executable, "-c", DYING, str(path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tests), str(tests / "support"), str(tests.parent)]),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -17,8 +17,8 @@ from configurations import load
 from snakemake.ioutils import register_in_globals
 
 from malmen import cli
-from malmen.models.catalogue import lookup
-from malmen.published_settings import trials as tried
+from malmen.experiment.published_settings import trials as tried
+from malmen.lm.catalogue import lookup
 
 ROOT = Path(__file__).parent.parent
 FINISHED = {
@@ -411,7 +411,7 @@ def test_a_new_scale_shares_only_the_packages(finished):
                 *(f"*/ablations/*/{v}*" for v in VARIANTS if v != "sum"),
             ],
         ),
-        ("malmen/key_statistics.py", ["smoke/statistics/*", "*/evaluations/*/memit.parquet"]),
+        ("baselines/key_statistics.py", ["smoke/statistics/*", "*/evaluations/*/memit.parquet"]),
         ("malmen/tables/__init__.py", ["*/tables/*"]),
     ],
 )
@@ -427,7 +427,7 @@ def test_an_edited_module_reruns_what_uses_it(finished, tmp_path, module, patter
 
 def test_touching_a_module_reruns_nothing(finished, tmp_path):
     checkout = finished.copy(tmp_path)
-    for path in checkout.folder.glob("malmen/*.py"):
+    for path in checkout.folder.glob("malmen/**/*.py"):
         path.touch()
     assert jobs(checkout.snakemake("-n", scale="smoke")) == {}
 

@@ -9,9 +9,9 @@ import numpy as np
 from tabulate import tabulate
 
 from malmen.data.counterfact import in_zsre_form
-from malmen.data.facts import fever_row, label, loc_pair, zsre_row
 from malmen.data.records import Record, read_records
-from malmen.errors import InputError
+from malmen.data.rows import fever_row, label, loc_pair, zsre_row
+from malmen.support.errors import InputError
 
 __all__ = ["check"]
 

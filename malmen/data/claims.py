@@ -4,9 +4,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from malmen.data.facts import Label, label
 from malmen.data.records import Record, read_records
-from malmen.errors import InputError
+from malmen.data.rows import Label, label
+from malmen.support.errors import InputError
 
 __all__ = ["checker_claims", "read_claims"]
 

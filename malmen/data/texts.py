@@ -11,9 +11,9 @@ import torch
 from malmen.data import geonames
 from malmen.data.geonames import Fact
 from malmen.data.records import read_records
-from malmen.errors import InputError
-from malmen.models.language_model import LanguageModel
-from malmen.progress import Progress
+from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
+from malmen.support.progress import Progress
 
 __all__ = ["desk_texts", "read_texts", "sample_texts", "stream_dataset"]
 

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 
 from malmen.data import geonames
-from malmen.data.facts import FeverRow, ZsreRow
 from malmen.data.geonames import Fact
-from malmen.errors import InputError
+from malmen.data.rows import FeverRow, ZsreRow
 from malmen.evaluation import predict
-from malmen.models.language_model import LanguageModel
-from malmen.progress import Progress
+from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
+from malmen.support.progress import Progress
 
 __all__ = ["SPLITS", "known_prompts", "make_rows"]
 

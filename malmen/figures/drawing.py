@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from malmen.errors import InputError
-from malmen.files import atomic
+from malmen.support.errors import InputError
+from malmen.support.files import atomic
 
 __all__ = [
     "BLUE",

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from malmen.errors import InputError
 from malmen.figures.drawing import (
     BLUE,
     GREEN,
@@ -21,7 +20,8 @@ from malmen.figures.drawing import (
     Drawing,
 )
 from malmen.figures.scaling_curves import label_counts
-from malmen.memory_results import EDITING, PLAIN, PROCEDURES, SPILLED, TRAINING, read
+from malmen.results.memory import EDITING, PLAIN, PROCEDURES, SPILLED, TRAINING, read
+from malmen.support.errors import InputError
 
 __all__ = ["draw_memory", "memory_figure"]
 
@@ -68,7 +68,7 @@ def draw_memory(frame: pd.DataFrame) -> Figure:
     """Draw peak memory, one line a procedure, and the limit; both axes are logarithmic.
 
     Args:
-        frame: Measurements with the columns of `malmen.memory_results`.
+        frame: Measurements with the columns of `malmen.results.memory`.
     """
     figure = Figure(figsize=(0.62 * TEXT_WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from malmen.cards import LATER_MARK, later, marked, of_title
-from malmen.errors import InputError
+from malmen.experiment.cards import LATER_MARK, later, marked, of_title
 from malmen.figures.drawing import (
     INFERRED,
     SKY,
@@ -20,8 +19,9 @@ from malmen.figures.drawing import (
     Drawing,
     figure_number,
 )
-from malmen.models.catalogue import Entry, lookup
-from malmen.results import PRE_EDIT, aggregate, editor_order, read_all, sources
+from malmen.lm.catalogue import Entry, lookup
+from malmen.results.per_fact import PRE_EDIT, aggregate, editor_order, read_all, sources
+from malmen.support.errors import InputError
 
 __all__ = ["PANELS", "draw_scaling_curve", "label_counts", "scaling_curve"]
 
@@ -44,8 +44,8 @@ _OTHER_LINES: tuple[dict[str, Any], ...] = (
 def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
     """Draw ES, GS and LS against the number of edits, one line an editor.
 
-    The data drawn are, as fractions, the rows of `malmen.results.aggregate` for the panels'
-    measures.
+    The data drawn are, as fractions, the rows of `malmen.results.per_fact.aggregate` for the
+    panels' measures.
 
     Args:
         name: Of the figure, as the catalogue gives it for the LM.
@@ -74,7 +74,7 @@ def draw_scaling_curve(means: pd.DataFrame) -> Figure:
     """Draw aggregated results of one LM: a panel a measure, shared axes, one legend above.
 
     Args:
-        means: Rows of `malmen.results.aggregate` with the metrics of `PANELS`, of one LM.
+        means: Rows of `malmen.results.per_fact.aggregate` with the metrics of `PANELS`, of one LM.
     """
     figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from malmen.errors import InputError
-from malmen.files import atomic
-from malmen.models.catalogue import catalogue, lookup
+from malmen.lm.catalogue import catalogue, lookup
 from malmen.reporting.predicates import KINDS, Evidence, Found, NotTestableError, Predicate
-from malmen.results import scale_of
+from malmen.results.per_fact import scale_of
+from malmen.support.errors import InputError
+from malmen.support.files import atomic
 
 __all__ = [
     "DOES_NOT_HOLD",

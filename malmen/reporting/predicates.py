@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from malmen import memory_results
-from malmen.cards import cards, printed_name
-from malmen.files import read_json
-from malmen.models.catalogue import lookup
-from malmen.reporting.comparison import MEASURES, level, paired_difference
-from malmen.results import Interval, percentile_interval, read
+from malmen.experiment.cards import cards, printed_name
+from malmen.lm.catalogue import lookup
+from malmen.results import memory as memory_results
+from malmen.results.comparison import MEASURES, level, paired_difference
+from malmen.results.per_fact import Interval, percentile_interval, read
+from malmen.support.files import read_json
 from malmen.tables.costs import costs, stages_of
 from malmen.tables.score_tables import FULL, VARIANTS, read_variants, variant_title
 

@@ -14,14 +14,14 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from PIL import Image
 
-from malmen import results
-from malmen.errors import InputError
 from malmen.figures.drawing import figure_number, read_caption
-from malmen.files import atomic, read_json
-from malmen.models.catalogue import lookup
+from malmen.lm.catalogue import lookup
 from malmen.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_TESTABLE
 from malmen.reporting.rulegraph import Layout, lay_out, read_rulegraph
 from malmen.reporting.summary import plain, read_answers
+from malmen.results import per_fact
+from malmen.support.errors import InputError
+from malmen.support.files import atomic, read_json
 
 __all__ = ["Sources", "write_report"]
 
@@ -89,7 +89,7 @@ def write_report(sources: Sources, out: Path) -> None:
         OSError: If a file is missing.
     """
     runs = {
-        _relative(path, out.parent): results.read_metadata(path) for path in sorted(sources.runs)
+        _relative(path, out.parent): per_fact.read_metadata(path) for path in sorted(sources.runs)
     }
     tables, figures = _tables(sources.tables), _pictures(sources.figures)
     page = _template().render(
@@ -107,7 +107,7 @@ def write_report(sources: Sources, out: Path) -> None:
         runs=runs,
         jobs=_jobs(sources.benchmarks) if sources.benchmarks else [],
         graph=_graph(sources.rulegraph) if sources.rulegraph else None,
-        attributions=results.sources(runs.values()),
+        attributions=per_fact.sources(runs.values()),
     )
     with atomic(out) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
-from malmen.errors import InputError
+from malmen.support.errors import InputError
 
 __all__ = ["Edge", "Layout", "Node", "lay_out", "read_rulegraph", "reduced"]
 

@@ -7,8 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from malmen.models.catalogue import lookup
-from malmen.results import METRICS, PRE_EDIT, editor_order, read
+from malmen.lm.catalogue import lookup
+from malmen.results.per_fact import METRICS, PRE_EDIT, editor_order, read
 
 __all__ = ["print_so_far"]
 

@@ -14,11 +14,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from malmen.errors import InputError
 from malmen.figures.drawing import figure_number, read_caption
-from malmen.files import atomic, read_json
-from malmen.models.catalogue import lookup
-from malmen.results import read_metadata, sources
+from malmen.lm.catalogue import lookup
+from malmen.results.per_fact import read_metadata, sources
+from malmen.support.errors import InputError
+from malmen.support.files import atomic, read_json
 
 __all__ = ["WIDTH", "plain", "read_answers", "summarise"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from malmen.errors import InputError
-from malmen.files import atomic, read_json, write_json
-from malmen.results import read
+from malmen.results.per_fact import read
+from malmen.support.errors import InputError
+from malmen.support.files import atomic, read_json, write_json
 
 __all__ = ["TOLERANCES", "Moved", "Tolerance", "make_reference", "verify"]
 

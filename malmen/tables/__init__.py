@@ -5,7 +5,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from malmen.errors import InputError
+from malmen.support.errors import InputError
 from malmen.tables.costs import table_5
 from malmen.tables.fact_sheets import table_3, table_4
 from malmen.tables.score_tables import table_1, table_1b, table_2

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from malmen.cards import cards, marked, of_title, printed_name
-from malmen.errors import InputError
-from malmen.files import read_json
-from malmen.results import editor_order, read, scale_of
+from malmen.experiment.cards import cards, marked, of_title, printed_name
+from malmen.results.per_fact import editor_order, read, scale_of
+from malmen.support.errors import InputError
+from malmen.support.files import read_json
 from malmen.tables.score_tables import (
     figure_order,
     largest_shared_count,

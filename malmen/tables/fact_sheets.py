@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from malmen.cards import MALMEN, printed_name
-from malmen.data.facts import read_rows
-from malmen.errors import InputError
-from malmen.files import read_json
-from malmen.models.catalogue import Entry, lookup
-from malmen.published_settings import published_settings
-from malmen.results import editor_order
+from malmen.data.rows import read_rows
+from malmen.experiment.cards import MALMEN, printed_name
+from malmen.experiment.published_settings import published_settings
+from malmen.lm.catalogue import Entry, lookup
+from malmen.results.per_fact import editor_order
 from malmen.settings import MemitSettings
+from malmen.support.errors import InputError
+from malmen.support.files import read_json
 from malmen.tables.score_tables import figure_order, title_of
 from malmen.tables.typesetting import EMPTY, Grid, Table, percent
 
@@ -171,7 +171,7 @@ def _source(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _model(lm: str, folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    from malmen.models.model_tree import build, stacks
+    from malmen.lm.model_tree import build, stacks
 
     entry, model = lookup(lm), build(_built(lookup(lm), folder))
     accuracy = read_json(path) if (path := folder / "accuracy.json").is_file() else {}
@@ -196,7 +196,7 @@ def _built(entry: Entry, folder: Path) -> Entry:
 
 def _modules(entry: Entry, model: "PreTrainedModel") -> str:
     """Return the edited modules, those of several blocks together, with key and value size."""
-    from malmen.models.model_tree import leaf
+    from malmen.lm.model_tree import leaf
 
     leaves = [leaf(name, model.get_submodule(name)) for name in entry.edited]
     parts = [re.fullmatch(r"(.*?)\.(\d+)\.(.*)", one.name) for one in leaves]

@@ -9,11 +9,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from malmen.cards import LATER_MARK, MALMEN, later, marked, of_title
-from malmen.errors import InputError
-from malmen.models.catalogue import lookup
-from malmen.reporting.comparison import paired_difference
-from malmen.results import (
+from malmen.experiment.cards import LATER_MARK, MALMEN, later, marked, of_title
+from malmen.lm.catalogue import lookup
+from malmen.results.comparison import paired_difference
+from malmen.results.per_fact import (
     METRICS,
     PRE_EDIT,
     Interval,
@@ -24,6 +23,7 @@ from malmen.results import (
     scale_of,
     sources,
 )
+from malmen.support.errors import InputError
 from malmen.tables.typesetting import EMPTY, Cell, Grid, Table, percent, points
 
 __all__ = [
@@ -273,7 +273,7 @@ def read_variants(evaluations: Sequence[Path]) -> tuple[pd.DataFrame, list[dict[
         The rows of all files, and the metadata of each.
 
     Raises:
-        InputError: As `malmen.results.read`.
+        InputError: As `malmen.results.per_fact.read`.
     """
     files = [(Path(path).stem, *read(path)) for path in evaluations]
     frames = [rows.assign(editor=stem) for stem, rows, _ in files]

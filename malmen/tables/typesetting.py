@@ -13,8 +13,8 @@ from string import Formatter
 
 import pandas as pd
 
-from malmen.files import atomic
-from malmen.results import Interval
+from malmen.results.per_fact import Interval
+from malmen.support.files import atomic
 
 __all__ = [
     "EMPTY",

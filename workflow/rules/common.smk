@@ -9,13 +9,13 @@ from os.path import relpath
 from pathlib import Path
 from shlex import quote
 
-from malmen import published_settings
-from malmen.cards import MALMEN, find
-from malmen.models.catalogue import lookup as entry_of
-from malmen.data.sources import PREFIX, sources
-from malmen.config import check
-from malmen.errors import InputError
-from malmen.provenance import code_digest
+from malmen.experiment import published_settings
+from malmen.experiment.cards import MALMEN, find
+from malmen.lm.catalogue import lookup as entry_of
+from malmen.data.downloads.table import PREFIX, sources
+from malmen.experiment.config import check
+from malmen.support.errors import InputError
+from malmen.experiment.provenance import code_digest
 from malmen.settings import HyperSettings
 
 try:
@@ -50,26 +50,31 @@ FIGURE_FORMATS = ["pdf", "png", "csv"]
 # The modules behind each subcommand of `malmen`. A digest covers everything that a module imports
 # from this repository.
 MODULES = {
-    "fetch": ["malmen.models.packages"],
-    "download": ["malmen.data.kilt"],  # what mirrors send is verified; only this makes anything
+    "fetch": ["malmen.lm.weights.packages"],
+    # What mirrors send is verified; only this makes anything.
+    "download": ["malmen.data.downloads.kilt"],
     "facts": ["malmen.data.geonames"],
-    "fact-checker": ["malmen.models.fact_checker", "malmen.data.geonames", "malmen.data.claims"],
-    "pretrain": ["malmen.models.pretraining", "malmen.data.geonames"],
+    "fact-checker": [
+        "malmen.lm.weights.fact_checker",
+        "malmen.data.geonames",
+        "malmen.data.claims",
+    ],
+    "pretrain": ["malmen.lm.weights.pretraining", "malmen.data.geonames"],
     "rows": ["malmen.experiment.desk"],
     "import-rows": ["malmen.data.importing"],
-    "prefix": ["malmen.prefix", "malmen.encoding"],
-    "key-statistics": ["malmen.key_statistics", "malmen.data.texts"],
-    "train": ["malmen.training", "malmen.prefix"],
-    "evaluate": ["malmen.evaluation", "malmen.prefix", "malmen.results"],
-    "answers": ["malmen.answers"],
+    "prefix": ["malmen.recording.frozen", "malmen.lm.encoding"],
+    "key-statistics": ["baselines.key_statistics", "malmen.data.texts"],
+    "train": ["malmen.training", "malmen.recording.frozen"],
+    "evaluate": ["malmen.evaluation", "malmen.recording.frozen", "malmen.results.per_fact"],
+    "answers": ["malmen.experiment.answers"],
     "table": ["malmen.tables"],
     "claims": ["malmen.reporting.claims"],
-    "memory": ["malmen.memory", "malmen.prefix", "malmen.encoding"],
+    "memory": ["malmen.experiment.memory", "malmen.recording.frozen", "malmen.lm.encoding"],
     "figure": ["malmen.figures"],
     "diagram": ["malmen.figures.diagrams"],
     "report": ["malmen.reporting.report"],
     "summary": ["malmen.reporting.summary"],
-    "search-table": ["malmen.search"],
+    "search-table": ["malmen.results.search"],
 }
 
 

@@ -56,7 +56,7 @@ rule table:
     input:
         unpack(table_inputs),
         outside="malmen/tables/outside_numbers.yaml",
-        published="malmen/published_settings.yaml",
+        published="malmen/experiment/published_settings.yaml",
     output:
         multiext("<results>/tables/table_{number}", *(f".{name}" for name in TABLE_FORMATS)),
     log:
@@ -203,7 +203,7 @@ rule figure:
 
 rule diagram:
     input:
-        "malmen/models/catalogue.yaml",
+        "malmen/lm/catalogue.yaml",
     output:
         multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
     log:

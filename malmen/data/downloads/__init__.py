@@ -1,0 +1,1 @@
+"""Data files from their mirrors, verified, and stand-ins made from KILT."""

@@ -1,0 +1,121 @@
+"""Stand-ins for the rows of zsRE and FEVER, made from the benchmark KILT.
+
+KILT holds the questions and claims that the released rows were made from, but neither their
+back-translated paraphrases nor their splits. Here a question is worded by the first of KILT's
+templates for its relation and paraphrased by the others; a claim is paraphrased by
+:data:`malmen.data.importing.PARAPHRASE_RULES`. The field ``relation`` of every row says so.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from malmen.data.importing import RELATION_OF_RULES, fever_rows, zsre_rows
+from malmen.data.records import Record, read_records
+from malmen.data.rows import LABELS, FeverRow, ZsreRow
+from malmen.support.errors import InputError
+from malmen.support.files import atomic
+
+__all__ = ["QUESTION_RULES", "rebuild"]
+
+logger = logging.getLogger(__name__)
+
+QUESTION_RULES: tuple[str, ...] = ("Answer this question: {question}", "Tell me: {question}")
+"""How a question that KILT words in one way alone gets paraphrases."""
+
+_SEPARATOR = " [SEP] "  # between subject and relation
+
+
+def rebuild(facts: Path, *, unrelated: Path | None, out: Path) -> None:
+    """Write rows made from KILT, a JSON list in an order that is the same every time.
+
+    Args:
+        facts: KILT's zero-shot relation extraction, or its FEVER; JSON lines or Parquet.
+        unrelated: KILT's Natural Questions, for relation extraction; None for FEVER.
+        out: the rows.
+
+    Raises:
+        InputError: a file cannot be read, or is not what it is taken for.
+    """
+    rng = random.Random(0)
+    rows: Sequence[ZsreRow] | Sequence[FeverRow]
+    if unrelated is None:
+        claims = [_claim(record) for record in _read(facts, LABELS)]
+        rows = fever_rows(claims, str(facts), unrelated=None, n=None, rng=rng)
+    else:
+        records = list(_questions(_read(facts)))
+        pairs = [_pair(record) for record in _read(unrelated)]
+        rows = zsre_rows(records, str(facts), unrelated=pairs, n=None, rng=rng)
+    lines = (json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+    with atomic(out) as temporary:
+        temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def _read(path: Path, answers: Sequence[str] | None = None) -> list[Record]:
+    """Return the rows that have an answer, or one of certain answers; say how many have none."""
+    records = _read_all(path)
+    kept = []
+    for record in records:
+        outputs = record.fields.get("output") or []
+        given = [output for output in outputs if output.get("answer")]
+        if given and (answers is None or given[0]["answer"] in answers):
+            kept.append(Record(record.where, {**record.fields, "output": given}))
+    if not kept:
+        raise InputError(f"{path}: no answers in it (name a training or development file of KILT)")
+    if len(kept) < len(records):
+        logger.warning("%s: left out %d rows without answers", path, len(records) - len(kept))
+    return kept
+
+
+def _read_all(path: Path) -> list[Record]:
+    if path.suffix != ".parquet":
+        return read_records(path)
+    from pyarrow import ArrowException, parquet
+
+    try:
+        rows = parquet.read_table(path, columns=["input", "meta", "output"]).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise InputError(f"{path}: not a Parquet file of KILT: {error} (fetch it again)") from error
+    return [Record(f"{path}:row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _claim(record: Record) -> Record:
+    """Return a claim as `malmen import-rows` takes it: with its label and the pages it rests on."""
+    output = record.fields["output"][0]
+    pages = {source["title"] for source in output.get("provenance") or () if source.get("title")}
+    fields = {"claim": record.text("input"), "label": output["answer"]}
+    return Record(record.where, {**fields, "evidence_pages": sorted(pages)})
+
+
+def _questions(records: Sequence[Record]) -> Iterator[Record]:
+    """Yield questions without unrelated ones, where there is a template to word them by."""
+    left_out = 0
+    for record in records:
+        subject, separator, relation = record.text("input").partition(_SEPARATOR)
+        if not separator:
+            raise record.fail("input", f"no '{_SEPARATOR}' in it", "name KILT's zero-shot RE")
+        templates = (record.fields.get("meta") or {}).get("template_questions") or ()
+        wordings = list(dict.fromkeys(text.replace("XXX", subject).strip() for text in templates))
+        if not wordings:
+            left_out += 1
+            continue
+        question, *others = wordings
+        fields = {
+            "subject": subject,
+            "src": question,
+            "rephrase": others or [rule.format(question=question) for rule in QUESTION_RULES],
+            "answers": [output["answer"] for output in record.fields["output"]],
+            "relation": f"{relation}; {RELATION_OF_RULES}",
+        }
+        yield Record(record.where, fields)
+    if left_out:
+        logger.warning("left out %d facts that KILT has no question for", left_out)
+
+
+def _pair(record: Record) -> Record:
+    """Return a question of Natural Questions as the released rows write it."""
+    question = f"nq question: {record.text('input')}"
+    return Record(record.where, {"loc": question, "loc_ans": record.fields["output"][0]["answer"]})

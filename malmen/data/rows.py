@@ -1,0 +1,246 @@
+"""Rows: the facts to edit, with their paraphrases and their unrelated facts.
+
+Two shapes are known. A *zsRE-shaped* row is a question with its answer; a *FEVER-shaped* row is a
+claim with the label to edit in. Both are read from the fields of MALMEN's released data and from
+those of MEND's, in JSON (a list of rows or a mapping of columns) or JSON lines, gzipped or not.
+
+Rows are checked as they are read (:mod:`malmen.data.records`), so that nothing downstream meets an
+empty answer.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
+
+from malmen.data.records import Record, read_records, write_json_lines
+from malmen.support.errors import InputError
+
+__all__ = [
+    "LABELS",
+    "Answer",
+    "FeverRow",
+    "Label",
+    "Row",
+    "Shape",
+    "ZsreRow",
+    "check_shape",
+    "fever_row",
+    "label",
+    "loc_pair",
+    "read_rows",
+    "without_repeats",
+    "write_rows",
+    "zsre_row",
+]
+
+logger = logging.getLogger(__name__)
+
+Shape = Literal["zsre", "fever"]
+
+
+Label = Literal["SUPPORTS", "REFUTES"]
+
+
+Answer = Literal["answers", "alt"]
+
+
+SHAPES: tuple[Shape, ...] = ("zsre", "fever")
+
+
+LABELS: tuple[Label, ...] = ("SUPPORTS", "REFUTES")
+
+
+@dataclass(frozen=True)
+class ZsreRow:
+    """Hold one question to edit.
+
+    Attributes:
+        subject: What the fact is about, as it stands in ``src``; None where the data do not say.
+        src: The question whose answer is edited in.
+        rephrase: Other wordings of it, at least one.
+        ans: The answer edited in.
+        loc: A question that has nothing to do with this one.
+        loc_ans: Its answer.
+        relation: What is asked of the subject; None where the data do not say.
+    """
+
+    subject: str | None
+    src: str
+    rephrase: tuple[str, ...]
+    ans: str
+    loc: str
+    loc_ans: str
+    relation: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """What tells the row from others."""
+        return self.src
+
+
+@dataclass(frozen=True)
+class FeverRow:
+    """Hold one claim to edit.
+
+    Attributes:
+        prompt: The claim whose label is edited in.
+        equiv_prompt: Other wordings of it, at least one.
+        unrel_prompt: A claim that has nothing to do with this one.
+        alt: The label edited in.
+        unrel_ans: The true label of the unrelated claim.
+        subject: What the claim is about; None where the data do not say.
+        relation: What the claim says of the subject; None where the data do not say.
+    """
+
+    prompt: str
+    equiv_prompt: tuple[str, ...]
+    unrel_prompt: str
+    alt: Label
+    unrel_ans: Label
+    subject: str | None = None
+    relation: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """What tells the row from others."""
+        return self.prompt
+
+
+Row = ZsreRow | FeverRow
+
+
+@overload
+def read_rows(
+    path: str | Path, shape: Literal["zsre"], *, answer: Answer = "answers"
+) -> list[ZsreRow]: ...
+@overload
+def read_rows(
+    path: str | Path, shape: Literal["fever"], *, answer: Answer = "answers"
+) -> list[FeverRow]: ...
+@overload
+def read_rows(path: str | Path, shape: Shape, *, answer: Answer = "answers") -> list[Row]: ...
+def read_rows(
+    path: str | Path, shape: Shape, *, answer: Answer = "answers"
+) -> list[ZsreRow] | list[FeverRow] | list[Row]:
+    """Read every row of a file and check it.
+
+    Rows that repeat the question or claim of an earlier row are dropped, and their number logged.
+    A file that cannot be read or a malformed row raises an :class:`InputError` that says where.
+
+    Args:
+        path: A ``.json`` (list of rows, or mapping of columns) or ``.jsonl`` file, which may be
+            gzipped (``.gz`` at the end of its name).
+        shape: ``"zsre"`` for fields ``src``, ``rephrase``, ``ans`` (or MEND's ``answers`` and
+            ``alt``), ``loc``, ``loc_ans``; ``"fever"`` for ``prompt``, ``equiv_prompt``,
+            ``unrel_prompt``, ``alt``, ``unrel_ans``. ``subject`` and ``relation`` are optional.
+        answer: Which of MEND's fields is the answer to edit in where a row has no ``ans`` but
+            both of them: the first of the true ``answers``, or ``alt``.
+
+    Returns:
+        The rows in the order of the file, their texts stripped.
+    """
+    check_shape(shape)
+    records = read_records(path)
+    if shape == "zsre":
+        return without_repeats([zsre_row(r, answer) for r in records], path)
+    return without_repeats([fever_row(record) for record in records], path)
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSON lines, whole or not at all.
+
+    Args:
+        path: The file; its folder is made where missing.
+        rows: Rows of one shape.
+    """
+    write_json_lines(path, (_without_none(asdict(row)) for row in rows))
+
+
+def zsre_row(record: Record, answer: Answer, *, with_loc: bool = True) -> ZsreRow:
+    """Return the row of a record; without ``with_loc`` its unrelated question stays empty."""
+    loc, loc_ans = loc_pair(record) if with_loc else ("", "")
+    return ZsreRow(
+        subject=record.optional_text("subject"),
+        src=record.text("src"),
+        rephrase=record.texts("rephrase"),
+        ans=_answer(record, answer),
+        loc=loc,
+        loc_ans=loc_ans,
+        relation=record.optional_text("relation"),
+    )
+
+
+def _answer(record: Record, answer: Answer) -> str:
+    """Return ``ans``, or the preferred of MEND's two fields, or the other of them."""
+    fields: tuple[str, ...] = ("ans", "answers", "alt")
+    if answer == "alt":
+        fields = ("ans", "alt", "answers")
+    for field in fields:
+        if record.has(field):
+            return record.texts(field)[0]
+    raise record.fail("ans", "missing", "add 'ans', 'answers' or 'alt'")
+
+
+def loc_pair(record: Record) -> tuple[str, str]:
+    """Return the unrelated question and its answer."""
+    if not record.has("loc"):
+        raise record.fail("loc", "missing", "attach unrelated questions with malmen import-rows")
+    loc = record.text("loc")
+    # Natural Questions come without a question mark; the released code adds it when it reads them.
+    if loc.startswith("nq question:") and not loc.endswith("?"):
+        loc += "?"
+    return loc, record.text("loc_ans")
+
+
+def label(record: Record, field: str) -> Label:
+    """Return a field that has to be one of :data:`LABELS`."""
+    return cast(Label, record.choice(field, LABELS))
+
+
+def fever_row(record: Record) -> FeverRow:
+    """Return the row of a record."""
+    if record.has("claim") and not record.has("prompt"):
+        raise record.fail("prompt", "missing, but there is a raw claim", "use malmen import-rows")
+    return FeverRow(
+        prompt=record.text("prompt"),
+        equiv_prompt=record.texts("equiv_prompt"),
+        unrel_prompt=record.text("unrel_prompt"),
+        alt=label(record, "alt"),
+        unrel_ans=label(record, "unrel_ans"),
+        subject=record.optional_text("subject"),
+        relation=record.optional_text("relation"),
+    )
+
+
+class Headed(Protocol):
+    """Anything that is told apart from others by its question or claim."""
+
+    @property
+    def heading(self) -> str:
+        """The question or claim."""
+        ...
+
+
+Item = TypeVar("Item", bound=Headed)
+
+
+def without_repeats(items: Sequence[Item], name: str | Path) -> list[Item]:
+    """Keep the first of those that have one question or claim, and log how many go."""
+    first: dict[str, Item] = {}
+    for item in items:
+        first.setdefault(item.heading, item)
+    if len(first) < len(items):
+        logger.warning("%s: dropped %d repeated rows", name, len(items) - len(first))
+    return list(first.values())
+
+
+def check_shape(shape: str) -> None:
+    """Refuse a shape that is not one of the two."""
+    if shape not in SHAPES:
+        raise InputError(f"unknown shape '{shape}' (use one of {', '.join(SHAPES)})")
+
+
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,59 @@
+"""What a language model answers before and after an edit, for people to read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from malmen.data.rows import ZsreRow
+from malmen.editor import Editor
+from malmen.lm.encoding import encode_rows
+from malmen.lm.language_model import LanguageModel
+
+__all__ = ["before_and_after"]
+
+
+def before_and_after(
+    editor: Editor, lm: LanguageModel, rows: Sequence[ZsreRow], *, show: int
+) -> list[dict[str, Any]]:
+    """Edit all rows in at once, and answer the prompts of the first ones by greedy decoding.
+
+    Args:
+        editor: the editor.
+        lm: the language model, unedited, all blocks present.
+        rows: the facts edited.
+        show: number of facts whose prompts are answered.
+
+    Returns:
+        For each shown fact an edit, a paraphrase and an unrelated prompt, each with its target and
+        the answers before and after; the subject is empty where the row names none.
+    """
+    prompts: list[dict[str, Any]] = [
+        {"fact": i, "subject": row.subject or "", "kind": kind, "prompt": prompt, "target": target}
+        for i, row in enumerate(rows[:show])
+        for kind, prompt, target in (
+            ("edit", row.src, row.ans),
+            ("paraphrase", row.rephrase[0], row.ans),
+            ("unrelated", row.loc, row.loc_ans),
+        )
+    ]
+    shifts = editor.edit(lm, encode_rows(lm, rows, seed=0))
+    weights = lm.edited_weights(shifts)
+    for prompt in prompts:
+        prompt["before"] = _answer(lm, prompt["prompt"], prompt["target"])
+        with lm.swapped(weights):
+            prompt["after"] = _answer(lm, prompt["prompt"], prompt["target"])
+    return prompts
+
+
+@torch.no_grad()
+def _answer(lm: LanguageModel, prompt: str, target: str) -> str:
+    """Decode greedily as many tokens as the target has."""
+    inputs = lm.tokenizer(prompt, return_tensors="pt").to(lm.device)
+    length = len(lm.encode(prompt, target).targets)
+    generated = lm.model.generate(
+        **inputs, max_new_tokens=length, do_sample=False, pad_token_id=lm.tokenizer.pad_token_id
+    )
+    start = 1 if lm.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    tokens = generated[0, start:]
+    return str(lm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -1,0 +1,51 @@
+"""The files that editors with a hyper-network are kept in."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from malmen.editor import HyperNetworkEditor
+from malmen.experiment.cards import find, trained
+from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
+from malmen.support.files import read_safetensors, write_safetensors
+
+__all__ = ["load_editor", "save_editor"]
+
+FORMAT = "malmen-editor-2"
+
+
+def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
+    """Write an editor; the file says which editor it is, and for which language model."""
+    kind = f"{type(editor).__module__}:{type(editor).__qualname__}"
+    metadata = {
+        "format": FORMAT,
+        "editor": next(name for name, card in trained().items() if card.editor == kind),
+        "lm": lm,
+        "layers": list(editor.layer_index),
+        "settings": asdict(editor.settings),
+    }
+    write_safetensors(path, editor.state_dict(), metadata)
+
+
+def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
+    """Read an editor for ``lm``, in evaluation mode.
+
+    Raises:
+        InputError: the file is missing, is no editor, or belongs to another language model.
+    """
+    state, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT or metadata.get("lm") != lm.entry.name:
+        raise InputError(
+            f"{path}: not an editor for {lm.entry.name} (it says {metadata}); "
+            "make one with `malmen train`"
+        )
+    if metadata["layers"] != list(lm.layers):
+        raise InputError(
+            f"{path}: an editor of {', '.join(metadata['layers'])}, and the language model is "
+            f"loaded to edit {', '.join(lm.layers)}: use the same --modules as in training"
+        )
+    card = find(metadata["editor"])
+    settings = card.settings(**metadata["settings"])
+    editor: HyperNetworkEditor = card.build(layers=lm.shapes, settings=settings)
+    editor.load_state_dict(state)
+    return editor.to(lm.device).requires_grad_(False)

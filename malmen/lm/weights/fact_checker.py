@@ -1,0 +1,138 @@
+"""Fine-tuning an encoder as a fact checker: one logit a claim, positive for SUPPORTS."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from malmen.data.rows import Label
+from malmen.lm.language_model import LABELS
+from malmen.settings import FactCheckerSettings
+from malmen.support.errors import InputError
+from malmen.support.files import atomic_folder, write_json
+from malmen.support.progress import Progress
+
+__all__ = ["train_fact_checker"]
+
+
+def train_fact_checker(
+    base: Path,
+    claims: Sequence[tuple[str, Label]],
+    held_out: Sequence[tuple[str, Label]],
+    *,
+    out: Path,
+    settings: FactCheckerSettings,
+    seed: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Fine-tune an encoder on claims and write it to ``out`` with its accuracy.
+
+    Args:
+        base: folder of a pre-trained encoder.
+        claims: (claim, label) to train on.
+        held_out: (claim, label) about other subjects.
+        out: model folder; ``accuracy.json`` stands beside the weights. It appears complete or
+            not at all.
+        settings: hyper-parameters.
+        seed: of initialisation and order.
+        device: the processor, or a GPU: transformers takes all there are.
+
+    Returns:
+        Accuracy on (a sample of) the training claims and on the held-out ones.
+
+    Raises:
+        InputError: ``base`` holds no encoder.
+    """
+    if not (base / "config.json").exists():
+        raise InputError(f"{base}: no encoder there (config.json is missing)")
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+
+    def dataset(rows: Sequence[tuple[str, Label]]) -> Dataset:
+        encoded = tokenizer([claim for claim, _ in rows])
+        return Dataset.from_dict({**encoded, "labels": [float(LABELS[label]) for _, label in rows]})
+
+    steps = settings.epochs * math.ceil(len(claims) / settings.batch_size)
+    stage = f"fact checker on {len(claims):,} claims"
+    with atomic_folder(out) as made, Progress(stage, total=steps, unit="steps") as bar:
+        trainer = _BinaryTrainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=str(made),
+                learning_rate=settings.learning_rate,
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=settings.batch_size,
+                per_device_eval_batch_size=settings.batch_size,
+                warmup_steps=settings.warmup,
+                train_sampling_strategy="group_by_length",
+                logging_steps=20,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=device.type == "cpu",
+                dataloader_pin_memory=False,  # it warns where there is no GPU
+                seed=seed,
+            ),
+            train_dataset=dataset(claims),
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=_accuracy,
+            callbacks=[_Report(bar)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        accuracy = {
+            name: trainer.evaluate(dataset(rows))["eval_accuracy"]
+            for name, rows in (("training", claims[: len(held_out)]), ("held_out", held_out))
+        }
+        trainer.save_model()
+        write_json(made / "accuracy.json", accuracy)
+    return accuracy
+
+
+class _BinaryTrainer(Trainer):
+    """Trainer with binary cross-entropy: transformers takes a single logit for a regression."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits[:, 0], labels)
+        return (loss, {"loss": loss, **outputs}) if return_outputs else loss
+
+
+class _Report(TrainerCallback):
+    """Shows the training's progress as that of every other stage is shown."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self.bar.update()
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Show the loss."""
+        if "loss" in kwargs["logs"]:
+            self.bar.update(0, loss=float(kwargs["logs"]["loss"]))
+
+
+def _accuracy(predictions: EvalPrediction) -> dict[str, float]:
+    labels = np.asarray(predictions.label_ids) > 0.5
+    right = (np.asarray(predictions.predictions)[:, 0] > 0) == labels
+    return {"accuracy": float(right.mean())}

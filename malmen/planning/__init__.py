@@ -1,0 +1,1 @@
+"""What stages and whole runs will need, before they start."""

@@ -1,0 +1,1 @@
+"""Keys, value gradients and frozen states: recorded, kept and replayed."""

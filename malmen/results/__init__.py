@@ -1,0 +1,1 @@
+"""What was measured, in files, and the comparisons made of it."""

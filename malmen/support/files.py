@@ -1,0 +1,151 @@
+"""Files that are either complete or absent, and digests of what they hold."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from malmen.support.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "atomic",
+    "atomic_folder",
+    "digest",
+    "git_blob_id",
+    "read_json",
+    "read_safetensors",
+    "sha256",
+    "write_json",
+    "write_safetensors",
+]
+
+METADATA = "malmen"
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+
+    Readers, and a workflow that looks at what exists, see the old file or the whole new one and
+    never a part. The temporary name keeps the suffix, since many writers choose a format by it.
+    The folder is created where it is missing.
+
+    Args:
+        path: The file to write; replaced where it exists.
+
+    Yields:
+        A path in the same folder (hence on the same file system) that does not exist yet. It is
+        removed when the block raises.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its place when the block succeeds.
+
+    Args:
+        path: The folder to make; replaced where it exists.
+
+    Yields:
+        A new folder on the same file system. It is removed when the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        made.mkdir()
+        yield made
+        if path.exists():
+            shutil.rmtree(path)
+        made.rename(path)
+
+
+def digest(*content: Any) -> str:
+    """Return a short hexadecimal digest of files (given as paths) and of JSON-like values."""
+    state = hashlib.sha256()
+    for item in content:
+        if isinstance(item, Path):
+            with item.open("rb") as file:
+                state.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            state.update(json.dumps(item, sort_keys=True).encode())
+    return state.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob_id(path: Path) -> str:
+    """Return the name that git gives a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        header = b"blob %d\0" % os.fstat(file.fileno()).st_size
+        state = hashlib.sha1(header, usedforsecurity=False)
+        while piece := file.read(2**20):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        InputError: The file is missing, or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people and programs to read, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_safetensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Any) -> None:
+    """Write tensors and JSON-like metadata, whole or not at all; equal content, equal bytes."""
+    from safetensors.torch import save_file
+
+    # One entry: safetensors would write several in random order.
+    with atomic(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={METADATA: json.dumps(metadata)})
+
+
+def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], Any]":
+    """Return the tensors of a safetensors file, and its metadata if we wrote it.
+
+    Raises:
+        InputError: The file is missing, or is no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from error

@@ -1,0 +1,112 @@
+"""Rows from real files: drawn, completed and kept apart from other splits."""
+
+import gzip
+import json
+
+import pytest
+from fact_strategies import zsre_files
+from hypothesis import given
+from hypothesis import strategies as st
+from row_files import FEVER, ZSRE, write_lines
+
+from malmen.data.importing import attach_unrelated, import_rows
+from malmen.data.records import read_records
+from malmen.data.rows import LABELS, FeverRow, ZsreRow, loc_pair
+from malmen.support.errors import InputError
+
+
+@given(rows=zsre_files, n_pairs=st.integers(1, 8))
+def test_unrelated_pairs_are_attached_in_turn(rows, n_pairs):
+    pairs = [(f"question {i}?", f"answer {i}") for i in range(n_pairs)]
+    attached = attach_unrelated(rows, pairs)
+    assert [(row.loc, row.loc_ans) for row in attached] == [
+        pairs[i % n_pairs] for i in range(len(rows))
+    ]
+    assert [row.src for row in attached] == [row.src for row in rows]
+
+
+def test_no_pairs_to_attach_is_an_error():
+    row = ZsreRow(subject=None, src="?", rephrase=("?",), ans="!", loc="", loc_ans="")
+    with pytest.raises(InputError, match="no unrelated pairs"):
+        attach_unrelated([row], [])
+    assert attach_unrelated([], []) == []
+
+
+def test_rows_with_their_own_unrelated_question_keep_it(tmp_path):
+    bare = {k: v for k, v in ZSRE.items() if not k.startswith("loc")}
+    rows = write_lines(tmp_path / "rows.jsonl", ZSRE, {**bare, "src": "What?"})
+    pairs = write_lines(tmp_path / "pairs.jsonl", {"loc": "When?", "loc_ans": "Now"})
+    got = import_rows([rows], shape="zsre", unrelated=pairs, n=None, seed=0)
+    assert {row.src: row.loc for row in got} == {"Who?": "Where?", "What?": "When?"}
+    with pytest.raises(InputError, match="field 'loc': missing in 1 of 2 rows"):
+        import_rows([rows], shape="zsre", unrelated=None, n=None, seed=0)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_more_rows_than_there_are_is_an_error(tmp_path, n):
+    path = write_lines(tmp_path / "rows.jsonl", ZSRE, {**ZSRE, "src": "What?"})
+    with pytest.raises(InputError, match=f"{n} rows asked of 2"):
+        import_rows([path], shape="zsre", unrelated=None, n=n, seed=0)
+
+
+def test_rows_of_other_splits_are_left_out(tmp_path):
+    rows = [{**ZSRE, "src": f"Who is {name}?", "subject": name} for name in ("Ada", "Bob", "Cyd")]
+    here = write_lines(tmp_path / "here.jsonl", *rows, {**ZSRE, "src": "Who?"})
+    there = write_lines(
+        tmp_path / "there.jsonl",
+        {**ZSRE, "src": "WHO?"},
+        {**ZSRE, "src": "Where?", "subject": "ada"},
+    )
+    got = import_rows([here], shape="zsre", unrelated=None, n=None, seed=0, exclude=[there])
+    assert {row.subject for row in got} == {"Bob", "Cyd"}
+    with pytest.raises(InputError, match="no rows are left"):
+        import_rows([here], shape="zsre", unrelated=None, n=None, seed=0, exclude=[here])
+
+
+def test_claims_of_one_page_alone_have_no_unrelated_claim(tmp_path):
+    claims = [{"claim": f"It is {i}.", "label": "SUPPORTS", "evidence_pages": ["It"]} for i in "ab"]
+    path = write_lines(tmp_path / "claims.jsonl", *claims)
+    with pytest.raises(InputError, match=r"claims\.jsonl:[12]: field 'evidence_pages'"):
+        import_rows([path], shape="fever", unrelated=None, n=None, seed=0)
+
+
+def test_whole_fever_rows_are_imported_as_they_are(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", FEVER)
+    rows = import_rows([path], shape="fever", unrelated=None, n=1, seed=0)
+    assert rows == [FeverRow(**{**FEVER, "equiv_prompt": ("So it is.",)})]
+
+
+def test_real_zsre_training_rows_get_unrelated_questions(shared_data):
+    path = shared_data / "zsre" / "derived_train_with_template_rephrases.jsonl.gz"
+    pairs = shared_data / "nq" / "nq_train_loc_pairs.jsonl.gz"
+    rows = import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=0)
+    assert len({row.src for row in rows}) == 9000
+    assert {(row.loc, row.loc_ans) for row in rows} == {
+        loc_pair(record) for record in read_records(pairs)
+    }
+    assert rows == import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=0)
+    assert rows != import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=1)
+
+
+def test_real_fever_claims_become_rows(shared_data):
+    path = shared_data / "fever" / "derived_supports_refutes_train.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        claims = {claim["claim"]: claim for claim in map(json.loads, file)}
+    rows = import_rows([path], shape="fever", unrelated=None, n=2000, seed=0)
+    for row in rows:
+        here, there = claims[row.prompt], claims[row.unrel_prompt]
+        assert not set(here["evidence_pages"]) & set(there["evidence_pages"])
+        assert row.unrel_ans == there["label"]
+        assert row.prompt not in row.equiv_prompt
+        assert len(set(row.equiv_prompt)) == 3
+        assert row.relation == "rule-made paraphrases"
+    for truth in LABELS:
+        edited = [row.alt for row in rows if claims[row.prompt]["label"] == truth]
+        # 4 standard deviations of a fair draw
+        assert abs(edited.count("SUPPORTS") / len(edited) - 0.5) < 4 * 0.5 / len(edited) ** 0.5
+
+
+def test_real_claims_with_a_third_label_are_refused(shared_data):
+    path = shared_data / "fever" / "fever_labelled_dev.json.gz"
+    with pytest.raises(InputError, match="row 1: field 'label': unknown label 'NOT ENOUGH INFO'"):
+        import_rows([path], shape="fever", unrelated=None, n=10, seed=0)

@@ -1,6 +1,0 @@
-"""The editors that have a card, by what tests ask for."""
-
-from malmen.cards import cards
-
-PRINTED_NAMES = {card.name: card.title for card in cards()}
-TITLES = tuple(PRINTED_NAMES.values())
