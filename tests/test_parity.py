@@ -28,9 +28,10 @@ from benchmarks.released import Departures, Recipe, Released, Statistics
 from benchmarks.released_memit import ReleasedMemit
 from benchmarks.shapes import TINY, language_model, random_model, random_questions
 from malmen.editor import HyperNetworkEditor
-from malmen.evaluation import Predictions, edit_and_score
+from malmen.evaluation import edit_and_score
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.predictions import Predictions
 from malmen.meta_gradient import MetaLoss, meta_gradient
 from malmen.settings import HyperSettings, MemitSettings, TokenSettings, TrainingSettings
 from malmen.training import MetaTraining

@@ -10,8 +10,8 @@ import torch
 from malmen.data import geonames
 from malmen.data.geonames import Fact
 from malmen.data.rows import FeverRow, ZsreRow
-from malmen.evaluation import predict
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.predictions import predict
 from malmen.support.errors import InputError
 from malmen.support.progress import Progress
 

@@ -9,11 +9,11 @@ from tiny_models import tiny_lm
 from malmen.data import geonames
 from malmen.data.geonames import Fact
 from malmen.data.rows import FeverRow, ZsreRow
-from malmen.evaluation import predict
 from malmen.experiment.desk import SPLITS, UNRELATED, SplitName, known_prompts, make_rows
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.objectives import OBJECTIVES
+from malmen.lm.predictions import predict
 from malmen.support.errors import InputError
 
 SIZES: dict[SplitName, int] = {"train": 24, "validation": 6, "evaluation": 12}

@@ -20,10 +20,10 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from malmen.evaluation import predict
 from malmen.lm.batches import Batch, Example
 from malmen.lm.catalogue import Entry, catalogue
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.predictions import predict
 from malmen.settings import PretrainingSettings
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, write_json

@@ -7,9 +7,9 @@ from tiny_folders import write_lm
 from transformers import AutoModelForSequenceClassification
 
 from malmen.data.rows import Label
-from malmen.evaluation import predict
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.predictions import predict
 from malmen.lm.weights.fact_checker import train_fact_checker
 from malmen.settings import FactCheckerSettings
 from malmen.support.errors import InputError

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malmen.evaluation import predict
 from malmen.lm.catalogue import Entry, catalogue, lookup
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.predictions import predict
 from malmen.lm.weights.pretraining import pretrain, train_tokenizer
 from malmen.settings import PretrainingSettings
 from malmen.support.errors import InputError
