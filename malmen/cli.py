@@ -30,7 +30,8 @@ from malmen.editor_options import (
 )
 from malmen.experiment.cards import MALMEN, Card, find, trained
 from malmen.lm.catalogue import Modules, catalogue, lookup
-from malmen.settings import FactCheckerSettings, HyperSettings, PretrainingSettings
+from malmen.lm.weights.settings import FactCheckerSettings, PretrainingSettings
+from malmen.settings import HyperSettings
 from malmen.support.errors import InputError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from transformers import (
 
 from malmen.data.rows import Label
 from malmen.lm.language_model import LABELS
-from malmen.settings import FactCheckerSettings
+from malmen.lm.weights.settings import FactCheckerSettings
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, write_json
 from malmen.support.progress import Progress

@@ -24,7 +24,7 @@ from malmen.lm.batches import Batch, Example
 from malmen.lm.catalogue import Entry, catalogue
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
-from malmen.settings import PretrainingSettings
+from malmen.lm.weights.settings import PretrainingSettings
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, write_json
 from malmen.support.progress import Progress

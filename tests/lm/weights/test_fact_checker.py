@@ -11,7 +11,7 @@ from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
 from malmen.lm.weights.fact_checker import train_fact_checker
-from malmen.settings import FactCheckerSettings
+from malmen.lm.weights.settings import FactCheckerSettings
 from malmen.support.errors import InputError
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from malmen.lm.catalogue import Entry, catalogue, lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
 from malmen.lm.weights.pretraining import pretrain, train_tokenizer
-from malmen.settings import PretrainingSettings
+from malmen.lm.weights.settings import PretrainingSettings
 from malmen.support.errors import InputError
 
 SETTINGS = PretrainingSettings(learning_rate=1e-2, epochs=30, batch_size=16)
