@@ -18,11 +18,11 @@ from baselines.memit_values import (
     question,
     subject_prompt,
 )
-from malmen.data.texts import sample_texts
 from malmen.editor import Remembering, Shifts
 from malmen.lm.blocks import block_of, inputs_of, run_through
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.sampling import sample_texts
 from malmen.normal_equation import parameter_shift_in_metric
 from malmen.settings import MemitSettings
 from malmen.support.progress import Progress

@@ -398,7 +398,8 @@ def key_statistics(
     model = _load(lm, weights, modules=modules, precision=precision, device=device)
     from baselines.key_statistics import key_statistics as average
     from malmen.data import geonames
-    from malmen.data.texts import desk_texts, read_texts, stream_dataset
+    from malmen.data.texts import read_texts, stream_dataset
+    from malmen.experiment.desk import desk_texts
     from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
     from malmen.support.files import write_json
 

@@ -1,6 +1,7 @@
-"""Rows from GeoNames facts, with unrelated prompts that the language model gets right."""
+"""What facts of GeoNames become: rows whose unrelated prompts are known, and a small corpus."""
 
 import logging
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Literal
@@ -12,10 +13,11 @@ from malmen.data.geonames import Fact
 from malmen.data.rows import FeverRow, ZsreRow
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
+from malmen.lm.sampling import sample_texts
 from malmen.support.errors import InputError
 from malmen.support.progress import Progress
 
-__all__ = ["SPLITS", "known_prompts", "make_rows"]
+__all__ = ["SPLITS", "desk_texts", "known_prompts", "make_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,3 +112,34 @@ def known_prompts(
         )
     logger.info("%s: %d of %d unrelated prompts known", name, len(known), probed)
     return known
+
+
+def desk_texts(
+    lm: LanguageModel, facts: Sequence[Fact], *, n: int, length: int, seed: int
+) -> list[str]:
+    """Make a small corpus without any download: half of it facts, half sampled from ``lm``.
+
+    Only subjects that are never edited occur, and none that locality is evaluated on. A sampled
+    text begins with the first word of a fact's.
+
+    Args:
+        lm: the language model, unedited.
+        facts: all facts.
+        n: number of texts.
+        length: tokens sampled a text, at most.
+        seed: of all draws.
+
+    Returns:
+        The texts, facts first.
+
+    Raises:
+        InputError: there are fewer facts than asked for.
+    """
+    prompts = geonames.all_prompts(geonames.split_subjects(facts, seed=seed)["unrelated_train"])
+    half = (n + 1) // 2
+    if not 0 < half <= len(prompts):
+        raise InputError(f"{n} texts asked for; the facts give 1 to {2 * len(prompts)}")
+    drawn = random.Random(seed).sample(prompts, half)
+    stated = [f"{prompt} {answer}" for prompt, answer in drawn]
+    starts = [text.split()[0] for text in stated[: n - half]]
+    return stated + sample_texts(lm, starts, length=length, seed=seed)

@@ -9,7 +9,14 @@ from tiny_models import tiny_lm
 from malmen.data import geonames
 from malmen.data.geonames import Fact
 from malmen.data.rows import FeverRow, ZsreRow
-from malmen.experiment.desk import SPLITS, UNRELATED, SplitName, known_prompts, make_rows
+from malmen.experiment.desk import (
+    SPLITS,
+    UNRELATED,
+    SplitName,
+    desk_texts,
+    known_prompts,
+    make_rows,
+)
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.objectives import OBJECTIVES
@@ -132,3 +139,29 @@ def test_claim_rows(facts: list[Fact], tmp_path: Path) -> None:
 def test_too_few_facts(decoder: LanguageModel, facts: list[Fact]) -> None:
     with pytest.raises(InputError):
         make_rows(decoder, facts, sizes={**SIZES, "validation": 10**6}, seed=0)
+
+
+FACTS = [
+    Fact(f"City {i}", "country", ("Peru", "France", "Chad")[i % 3], "city", 10**7 - i)
+    for i in range(200)
+]
+
+
+def test_desk_texts_are_facts_and_sampled_texts() -> None:
+    lm = tiny_lm("gpt2")
+    texts = desk_texts(lm, FACTS, n=9, length=4, seed=0)
+    known = geonames.split_subjects(FACTS, seed=0)["unrelated_train"]
+    stated = {f"{prompt} {answer}" for prompt, answer in geonames.all_prompts(known)}
+    assert len(texts) == 9
+    assert set(texts[:5]) <= stated
+    assert len(set(texts[:5])) == 5
+    for fact, text in zip(texts[:4], texts[5:], strict=True):
+        assert text.startswith(fact.split()[0])
+    assert texts == desk_texts(lm, FACTS, n=9, length=4, seed=0)
+    assert texts != desk_texts(lm, FACTS, n=9, length=4, seed=1)
+
+
+@pytest.mark.parametrize("n", [0, 10**6])
+def test_more_texts_than_there_are_facts_are_refused(n: int) -> None:
+    with pytest.raises(InputError, match=f"{n} texts asked for; the facts give 1 to"):
+        desk_texts(tiny_lm("gpt2"), FACTS, n=n, length=4, seed=0)

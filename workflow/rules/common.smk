@@ -63,7 +63,7 @@ MODULES = {
     "rows": ["malmen.experiment.desk"],
     "import-rows": ["malmen.data.importing"],
     "prefix": ["malmen.recording.frozen", "malmen.lm.encoding"],
-    "key-statistics": ["baselines.key_statistics", "malmen.data.texts"],
+    "key-statistics": ["baselines.key_statistics", "malmen.data.texts", "malmen.experiment.desk"],
     "train": ["malmen.training", "malmen.recording.frozen"],
     "evaluate": ["malmen.evaluation", "malmen.recording.frozen", "malmen.results.per_fact"],
     "answers": ["malmen.experiment.answers"],
