@@ -51,5 +51,6 @@ lint: $(INSTALLED) ## lint, format and types of the code and of the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(RUN) lint-imports
 	$(RUN) snakefmt --check Snakefile workflow
 	$(RUN) snakemake --lint

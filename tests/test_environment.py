@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools import find_packages
 
 import malmen
 from malmen.experiment.config import SCHEMA
@@ -165,14 +166,15 @@ def test_forbidden_lines_are_noticed(line: str, what: str):
 
 
 def test_a_wheel_holds_every_data_file():
-    folders = project_tool()["packages"]
+    folders = set(find_packages(str(ROOT), include=project_tool()["packages"]["find"]["include"]))
+    data = project_tool()["package-data"]
     packaged = {
         path
-        for package, patterns in project_tool()["package-data"].items()
-        for pattern in patterns
-        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+        for folder in folders
+        for pattern in (*data.get("*", []), *data.get(folder, []))
+        for path in ROOT.joinpath(*folder.split(".")).glob(pattern)
     }
-    assert set(project_tool()["package-data"]) <= set(folders)
+    assert set(data) - {"*"} <= folders
     for path in {SCHEMA, TOLERANCES, *data_files("malmen"), *data_files("baselines")}:
         assert path in packaged, path
 

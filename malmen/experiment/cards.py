@@ -40,6 +40,7 @@ __all__ = [
     "marked",
     "of_title",
     "printed_name",
+    "titles",
     "trained",
 ]
 
@@ -178,6 +179,11 @@ def cards() -> tuple[Card, ...]:
     Those are the project's own, then those of installed packages, then those found by a reference.
     """
     return (*OWN, *_installed(), *_named.values())
+
+
+def titles() -> tuple[str, ...]:
+    """Return the names in print of the editors that are known, in the order of rows and legends."""
+    return tuple(card.title for card in cards())
 
 
 def trained() -> dict[str, Card]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from malmen.experiment.cards import LATER_MARK, later, marked, of_title
+from malmen.experiment.cards import LATER_MARK, later, marked, of_title, titles
 from malmen.figures.drawing import (
     INFERRED,
     SKY,
@@ -64,7 +64,7 @@ def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
         raise InputError(
             f"figure {name}: the scaling curve of LM '{entry.name}' is figure {entry.figure}"
         )
-    means = aggregate(frame)
+    means = aggregate(frame, titles())
     means = means[means["metric"].isin(PANELS)].reset_index(drop=True)
     caption = _caption(entry, editors=set(means["editor"]), origins=sources(metadata))
     return Drawing(draw_scaling_curve(means), caption, means)
@@ -105,7 +105,7 @@ def _draw_panel(axes: Axes, means: pd.DataFrame) -> None:
     axes.set_axisbelow(True)
     label_counts(axes, counts)
     others = iter(_OTHER_LINES * len(means))
-    for editor in editor_order(means["editor"]):
+    for editor in editor_order(means["editor"], titles()):
         curve = means[means["editor"] == editor]
         value, low, high = (100 * curve[name].to_numpy() for name in ("value", "low", "high"))
         edits = curve["edits"].to_numpy()

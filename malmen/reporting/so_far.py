@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from malmen.experiment.cards import titles
 from malmen.lm.catalogue import lookup
 from malmen.results.per_fact import METRICS, PRE_EDIT, editor_order, read
 
@@ -48,6 +49,6 @@ def _rows(frame: pd.DataFrame) -> list[list[str]]:
             f"{group['edits'].max():,}",
             *(f"{100 * group[metric].mean():.1f}" for metric in SHOWN),
         ]
-        for editor in editor_order(everything["editor"])
+        for editor in editor_order(everything["editor"], titles())
         for group in [everything[everything["editor"] == editor]]
     ]

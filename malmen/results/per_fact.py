@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from malmen.experiment.cards import cards
 from malmen.support.errors import InputError
 from malmen.support.files import atomic, read_json
 
@@ -202,7 +201,9 @@ def _check_unique(frame: pd.DataFrame, source: str) -> None:
         raise InputError(f"{source}: column 'fact': evaluated twice ({which})")
 
 
-def aggregate(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
+def aggregate(
+    frame: pd.DataFrame, titles: Sequence[str] = (), *, seed: int = 0, resamples: int = 1000
+) -> pd.DataFrame:
     """Average per-fact results over facts and edit sets, with 95% confidence intervals.
 
     The LM before editing appears as one more editor, `PRE_EDIT`, over the facts that any editor
@@ -210,6 +211,7 @@ def aggregate(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 1000) -> p
 
     Args:
         frame: Per-fact results, as `read_all` returns them.
+        titles: Editors in the order of rows.
         seed: Of the bootstrap; every mean draws from a generator of its own, so that adding an
             editor or a count leaves the intervals of the others as they are.
         resamples: Number of bootstrap resamples.
@@ -220,7 +222,7 @@ def aggregate(frame: pd.DataFrame, *, seed: int = 0, resamples: int = 1000) -> p
         set, the units resampled), sorted by LM, editor (`editor_order`), edits and metric.
     """
     everything = pd.concat([frame[[*IDENTITY, *METRICS]], _pre_edit_rows(frame)])
-    order = editor_order(everything["editor"])
+    order = editor_order(everything["editor"], titles)
     rows: list[dict[str, Any]] = []
     for (lm, editor, edits), group in everything.groupby(["lm", "editor", "edits"]):
         sets = group.groupby(["seed", "edit_set"]).ngroup().to_numpy()
@@ -248,12 +250,12 @@ def _pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return means.rename(columns=PRE_EDIT_METRICS).assign(editor=PRE_EDIT)
 
 
-def editor_order(editors: Iterable[str]) -> list[str]:
+def editor_order(editors: Iterable[str], titles: Iterable[str] = ()) -> list[str]:
     """Return the distinct editors in the order of rows and legends.
 
-    `PRE_EDIT` is first, then come those with a card, then the others by their names.
+    `PRE_EDIT` is first, then come the ``titles``, then the others by their names.
     """
-    known = (PRE_EDIT, *(card.title for card in cards()))
+    known = (PRE_EDIT, *titles)
     present = set(editors)
     return [name for name in known if name in present] + sorted(present.difference(known))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from malmen.experiment.cards import cards, marked, of_title, printed_name
+from malmen.experiment.cards import cards, marked, of_title, printed_name, titles
 from malmen.results.per_fact import editor_order, read, scale_of
 from malmen.support.errors import InputError
 from malmen.support.files import read_json
@@ -103,7 +103,7 @@ def costs(
         edits = largest_shared_count(
             {name: set(run["means"]) for name, run in of_lm.items()}, lm=lm
         )
-        for editor in editor_order(of_lm):
+        for editor in editor_order(of_lm, titles()):
             stages = [stage.get((lm, editor), {}) for stage in (training, gathering)]
             rows.append(_row(of_lm[editor], edits, stages))
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from malmen.data.rows import read_rows
-from malmen.experiment.cards import MALMEN, printed_name
+from malmen.experiment.cards import MALMEN, printed_name, titles
 from malmen.experiment.published_settings import published_settings
 from malmen.lm.catalogue import Entry, lookup
 from malmen.results.per_fact import editor_order
@@ -74,7 +74,7 @@ def _hyper_parameters(settings: Mapping[str, Any]) -> pd.DataFrame:
     used = {printed_name(name): name for lm in settings for name in settings[lm]["editors"]}
     rows = [
         {"editor": printed, "setting": key, "column": column, "value": _plain(hyper[key])}
-        for printed in editor_order(used)
+        for printed in editor_order(used, titles())
         for key in dict.fromkeys(k for by in columns.values() for k in by.get(used[printed], {}))
         for column, by in columns.items()
         if key in (hyper := by.get(used[printed], {}))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from malmen.experiment.cards import LATER_MARK, MALMEN, later, marked, of_title
+from malmen.experiment.cards import LATER_MARK, MALMEN, later, marked, of_title, titles
 from malmen.lm.catalogue import lookup
 from malmen.results.comparison import paired_difference
 from malmen.results.per_fact import (
@@ -109,8 +109,8 @@ def table_1(*, evaluations: Sequence[Path]) -> Table:
         InputError: The editors of an LM have no number of edits in common.
     """
     frame, metadata = read_all(evaluations)
-    means = aggregate(frame)
-    editors = editor_order(means["editor"])
+    means = aggregate(frame, titles())
+    editors = editor_order(means["editor"], titles())
     lms = sorted(set(means["lm"]), key=figure_order)
     blocks = [_at_largest_count(lm, means[means["lm"] == lm], editors) for lm in lms]
     data = pd.concat(blocks, ignore_index=True)
@@ -325,7 +325,7 @@ def table_2(*, evaluations: Sequence[Path]) -> Table:
 
 def _variant_scores(rows: pd.DataFrame, full: pd.DataFrame | None) -> dict[str, Any]:
     """Return the scores of a variant and its differences to the full editor, if it is another."""
-    means = aggregate(rows)
+    means = aggregate(rows, titles())
     means = means[means["editor"] != PRE_EDIT].set_index("metric")
     scores: dict[str, Any] = {name: means[name].iloc[0] for name in ("n_sets", "n_facts")}
     for metric in _PRINTED:

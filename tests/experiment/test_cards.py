@@ -71,7 +71,8 @@ def test_an_editor_is_found_by_where_its_card_stands() -> None:
     one = find(STEP)
     assert find("step") is find(STEP) is one
     assert cards.cards() == (*cards.OWN, one)
-    assert per_fact.editor_order(["Zeta", "One step", "FT"]) == ["FT", "One step", "Zeta"]
+    ordered = per_fact.editor_order(["Zeta", "One step", "FT"], cards.titles())
+    assert ordered == ["FT", "One step", "Zeta"]
 
 
 def test_an_installed_package_brings_editors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from known_editors import TITLES
 from matplotlib.colors import to_hex
 from synthetic import METADATA, evaluation, write_evaluations
 
+from malmen.experiment.cards import titles
 from malmen.figures.drawing import INFERRED
 from malmen.figures.scaling_curves import PANELS, draw_scaling_curve, scaling_curve
 from malmen.lm.catalogue import catalogue, lookup
@@ -26,7 +27,7 @@ def means(*frames: pd.DataFrame, resamples: int = 10) -> pd.DataFrame:
 def test_the_data_drawn_are_the_aggregate(tmp_path: Path) -> None:
     evaluations = write_evaluations(tmp_path, lms=("smollm2",))
     frame, _ = per_fact.read_all(evaluations)
-    expected = per_fact.aggregate(frame)
+    expected = per_fact.aggregate(frame, titles())
     expected = expected[expected["metric"].isin(PANELS)].reset_index(drop=True)
     pd.testing.assert_frame_equal(scaling_curve("S1", evaluations).data, expected)
 

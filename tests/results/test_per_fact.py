@@ -190,7 +190,8 @@ def test_aggregate_does_not_depend_on_row_order_or_other_editors() -> None:
 
 
 def test_editor_order() -> None:
-    found = per_fact.editor_order(["Zeta", "MALMEN", "Alpha", "FT", PRE_EDIT, "MEMIT", "FT"])
+    editors = ["Zeta", "MALMEN", "Alpha", "FT", PRE_EDIT, "MEMIT", "FT"]
+    found = per_fact.editor_order(editors, ["FT", "MEND", "MEMIT", "MALMEN"])
     assert found == [PRE_EDIT, "FT", "MEMIT", "MALMEN", "Alpha", "Zeta"]
 
 

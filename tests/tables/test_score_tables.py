@@ -6,6 +6,7 @@ import pytest
 from synthetic import METADATA, evaluation, write_evaluations
 from synthetic_run import Run, write_run
 
+from malmen.experiment.cards import titles
 from malmen.results import per_fact
 from malmen.results.per_fact import METRICS, PRE_EDIT
 from malmen.support.errors import InputError
@@ -32,7 +33,7 @@ def cell(grid: Grid, row: int, column: str) -> Cell:
 
 def test_table_1_holds_the_aggregate_at_the_largest_count(evaluations: list[Path]) -> None:
     frame, _ = per_fact.read_all(evaluations)
-    means = per_fact.aggregate(frame)
+    means = per_fact.aggregate(frame, titles())
     means = means[means["edits"] == 64].set_index(["lm", "editor", "metric"])
     data = table_1(evaluations=evaluations).data
     assert list(data["editor"]) == 2 * [PRE_EDIT, "FT", "MEND", "MALMEN"]
