@@ -69,6 +69,10 @@ def main() -> None:
         sys.exit(_complain(error, status=2))
     except ArithmeticError as error:
         sys.exit(_complain(error, status=1))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("malmen", "baselines")):
+            raise
+        sys.exit(_complain(f"{error.name} is missing: pip install 'malmen[workflow]'", status=2))
 
 
 def _complain(error: object, *, status: int) -> int:

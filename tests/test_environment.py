@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, requires
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def data_files(package: str) -> list[Path]:
 
 
 def project_requirements() -> list[Requirement]:
-    listed = project()["dependencies"] + project()["optional-dependencies"]["dev"]
-    return [Requirement(line) for line in listed]
+    extras = project()["optional-dependencies"].values()
+    return [Requirement(line) for line in (*project()["dependencies"], *chain(*extras))]
 
 
 def conda_dependencies() -> list[Any]:
@@ -108,7 +109,8 @@ def third_party_imports() -> set[str]:
 
 
 def test_every_import_is_declared():
-    declared = {canonicalize_name(Requirement(line).name) for line in project()["dependencies"]}
+    listed = project()["dependencies"] + project()["optional-dependencies"]["workflow"]
+    declared = {canonicalize_name(Requirement(line).name) for line in listed}
     distributions = packages_distributions()
     for name in third_party_imports():
         found = {canonicalize_name(one) for one in distributions[name]}

@@ -267,7 +267,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 def python_path(checkout: Checkout) -> str:
-    return os.pathsep.join(map(str, (checkout.folder, ROOT / "tests")))
+    return os.pathsep.join(map(str, (checkout.folder, ROOT / "tests/support")))
 
 
 def test_the_workflow_runs_editors_from_outside(checkout: Checkout) -> None:

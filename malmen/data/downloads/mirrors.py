@@ -41,9 +41,11 @@ def transfer(mirror: str, part: Path) -> None:
 
 
 def _drive(folder: str, name: str, part: Path) -> None:
-    import gdown  # here, because it is slow to load
-    from gdown.exceptions import DownloadError
-
+    try:
+        import gdown  # here, because it is slow to load, and a light installation lacks it
+        from gdown.exceptions import DownloadError
+    except ModuleNotFoundError as error:
+        raise UnavailableError("Google Drive needs gdown: pip install gdown") from error
     try:
         listed: Any = gdown.download_folder(
             id=folder, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT
