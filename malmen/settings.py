@@ -1,4 +1,8 @@
-"""Hyper-parameters, with the defaults of the paper's code; every one is an option of a command."""
+"""Hyper-parameters; every one is an option of a command.
+
+What the released code has defaults to its value (`experiment/published_settings.yaml`); the rest,
+such as batches that change nothing but time, is this suite's.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
