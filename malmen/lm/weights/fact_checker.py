@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
     EvalPrediction,
+    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
+from transformers.models.bert.modeling_bert import BertPooler
 
 from malmen.data.rows import Label
 from malmen.lm.language_model import LABELS
@@ -28,6 +31,9 @@ from malmen.support.files import atomic_folder, write_json
 from malmen.support.progress import Progress
 
 __all__ = ["train_fact_checker"]
+
+LINEAR = 2.0**-14
+"""Scale at which tanh is the identity in single precision: tanh(x) = x - x³/3 + …"""
 
 
 def train_fact_checker(
@@ -41,6 +47,9 @@ def train_fact_checker(
     device: torch.device,
 ) -> dict[str, float]:
     """Fine-tune an encoder on claims and write it to ``out`` with its accuracy.
+
+    The head is linear on the state of [CLS], as in the released code. transformers' own class has a
+    pooler with tanh between the two, which is written so that it passes the state on.
 
     Args:
         base: folder of a pre-trained encoder.
@@ -56,13 +65,16 @@ def train_fact_checker(
         Accuracy on (a sample of) the training claims and on the held-out ones.
 
     Raises:
-        InputError: ``base`` holds no encoder.
+        InputError: ``base`` holds no encoder, or one without BERT's pooler.
     """
     if not (base / "config.json").exists():
         raise InputError(f"{base}: no encoder there (config.json is missing)")
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    if not isinstance(getattr(model.base_model, "pooler", None), BertPooler):
+        raise InputError(f"{base}: a {type(model).__name__}, whose head is not BERT's")
+    model.base_model.pooler = _FirstState()
 
     def dataset(rows: Sequence[tuple[str, Label]]) -> Dataset:
         encoded = tokenizer([claim for claim, _ in rows])
@@ -97,6 +109,7 @@ def train_fact_checker(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        _use_standard_pooler(model)
         accuracy = {
             name: trainer.evaluate(dataset(rows))["eval_accuracy"]
             for name, rows in (("training", claims[: len(held_out)]), ("held_out", held_out))
@@ -104,6 +117,24 @@ def train_fact_checker(
         trainer.save_model()
         write_json(made / "accuracy.json", accuracy)
     return accuracy
+
+
+class _FirstState(nn.Module):
+    """In place of the pooler: the state of [CLS] as it is."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return (b, h) of states (b, t, h)."""
+        return states[:, 0]
+
+
+@torch.no_grad()
+def _use_standard_pooler(model: PreTrainedModel) -> None:
+    """Give the model its class's pooler again, so small that tanh changes nothing of the state."""
+    pooler = BertPooler(model.config).to(model.device, model.dtype)
+    pooler.dense.weight.copy_(LINEAR * torch.eye(model.config.hidden_size))
+    pooler.dense.bias.zero_()
+    model.base_model.pooler = pooler
+    model.get_submodule("classifier").get_parameter("weight").div_(LINEAR)
 
 
 class _BinaryTrainer(Trainer):

@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_folders import write_lm
-from transformers import AutoModelForSequenceClassification
+from tiny_models import tiny_tokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+)
 
 from malmen.data.rows import Label
 from malmen.lm.catalogue import lookup
@@ -89,6 +95,33 @@ def test_one_logit_with_a_negative_one_for_refutes(
 ) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(trained[0])
     assert model.num_labels == 1
+
+
+def test_the_head_is_linear_on_the_state_of_the_first_token(
+    trained: tuple[Path, dict[str, float]],
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(trained[0]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(trained[0])
+    inputs = tokenizer([claim for claim, _ in HELD_OUT], padding=True, return_tensors="pt")
+    states = model.base_model(**inputs).last_hidden_state[:, 0].double()
+    pooler = model.base_model.pooler.dense
+    scale = pooler.weight[0, 0].double()
+    assert torch.equal(pooler.weight, pooler.weight[0, 0] * torch.eye(len(pooler.weight)))
+    assert not pooler.bias.any()
+    head = model.classifier
+    linear = states @ (head.weight.double() * scale).T + head.bias.double()
+    found = model(**inputs).logits.double()
+    assert found.std() > 1
+    torch.testing.assert_close(found, linear, rtol=1e-6, atol=1e-6)
+
+
+def test_an_encoder_of_another_head_is_refused(tmp_path: Path) -> None:
+    config = DistilBertConfig(dim=8, hidden_dim=16, n_layers=1, n_heads=2, vocab_size=300)
+    DistilBertModel(config).save_pretrained(tmp_path / "base")
+    tiny_tokenizer("bert").save_pretrained(tmp_path / "base")
+    with pytest.raises(InputError, match=r"base: a DistilBert\w+, whose head is not BERT's"):
+        train(tmp_path / "base", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_encoder_there(tmp_path: Path) -> None:
