@@ -21,7 +21,7 @@ from tiny_models import EDITORS
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen import cli, models
+from malmen import cli
 from malmen.experiment.editors import save_editor
 from malmen.experiment.provenance import ATTRIBUTIONS
 from malmen.figures import FIGURES
@@ -548,7 +548,7 @@ def test_a_language_model_of_ones_own_is_credited(
     run_here: Run, ready: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = replace(lookup("smollm2"), name="own", title="Own", credit="")
-    monkeypatch.setattr(models.catalogue, "catalogue", lambda: {**catalogue(), "own": own})
+    monkeypatch.setattr("malmen.lm.catalogue.catalogue", lambda: {**catalogue(), "own": own})
     words = without(ready.evaluate("ultraedit", "--data", "geonames", lm="own"), "--prefix")
     assert run_here(*words).status == 0
     frame, metadata = per_fact.read(ready.folder / "out" / "e.parquet")
