@@ -32,8 +32,8 @@ include: "workflow/rules/search.smk"
 rule all:
     default_target: True
     input:
-        table_files(),
-        figure_files(),
+        RUN.table_files(),
+        RUN.figure_files(),
         multiext("<results>/claims", ".md", ".csv"),
         "<results>/report.html",
         "<results>/summary.md",

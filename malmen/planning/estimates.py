@@ -20,6 +20,7 @@ from torch import nn
 from malmen.data.downloads.table import PREFIX, sources
 from malmen.editor import LeastSquaresEditor
 from malmen.experiment.cards import MALMEN, Card, find
+from malmen.experiment.jobs import Jobs
 from malmen.lm.batches import Batch
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
@@ -112,7 +113,7 @@ def costs(config: Mapping[str, Any]) -> list[Cost]:
     names = [name for name in config["run"]["language_models"] if lookup(name).published]
     found = list(_downloads(config, names))
     for name in names:
-        found += _LanguageModelCosts(config, name).all()
+        found += _LanguageModelCosts(Jobs(config), name).all()
     return found
 
 
@@ -174,15 +175,12 @@ def _downloads(config: Mapping[str, Any], names: list[str]) -> Iterator[Cost]:
 class _LanguageModelCosts:
     """The costs of one language model."""
 
-    def __init__(self, config: Mapping[str, Any], name: str) -> None:
-        self.config, self.name, self.entry = config, name, lookup(name)
-        self.settings = config["language_models"][name]
+    def __init__(self, run: Jobs, name: str) -> None:
+        self.run, self.config, self.name, self.entry = run, run.config, name, lookup(name)
+        self.settings, self.schedule = run.settings(name), run.schedule(name)
         self.planner = Planner(self.entry)
         self.largest = max(self.settings["edits"])
-        self.counts = [stage["edits"] for stage in self.settings["training"]]
-        left_out = self.settings.get("without", ())
-        cards = [find(editor) for editor in config["run"]["editors"]]
-        self.cards = {c.name: c for c in cards if c.name not in left_out and c.edits(self.entry)}
+        self.cards = {editor: find(editor) for editor in run.editors(name)}
 
     def all(self) -> list[Cost]:
         """Return the costs of every rule that runs the language model."""
@@ -190,17 +188,19 @@ class _LanguageModelCosts:
         if self.entry.base:
             found.append(self.fact_checker())
         found.append(self.prefix())
-        if any(card.statistics for card in self.cards.values()):
+        if self.run.weighing(self.name):
             found.append(self.key_statistics())
         found += [self.train(name) for name, card in self.cards.items() if card.training]
-        if self.config["ablations"]["language_model"] == self.name:
+        if self.run.ablated == self.name:
             found.append(self.ablations())
         return [*found, *(self.evaluate(name) for name in self.cards)]
 
     def hyper(self, editor: str) -> dict[str, Any]:
-        common = self.config["editors"].get(editor, {})
-        own = self.settings["editors"].get(editor, {})
-        return {**asdict(find(editor).settings()), **common, **own}
+        """Return an editor's hyper-parameters, as far as they are set or have defaults."""
+        return {
+            **asdict(find(editor).settings()),
+            **self.run.hyper_parameters(self.name, editor),
+        }
 
     def network_settings(self, editor: str) -> HyperSettings:
         known = {field.name for field in fields(HyperSettings)}
@@ -291,16 +291,15 @@ class _LanguageModelCosts:
 
     def train(self, editor: str) -> Cost:
         settings = self.network_settings(editor)
-        plans = [self.planner.meta_training(editor, settings, edits=m) for m in self.counts]
+        plans = [self.planner.meta_training(editor, settings, edits=m) for m in self.schedule]
         seconds = sum(
-            stage["steps"] * self.step_seconds(editor, stage["edits"])
-            for stage in self.settings["training"]
+            steps * self.step_seconds(editor, edits) for edits, steps in self.schedule.items()
         )
         return Cost(
             rule="train",
             what=f"{self.name}, {editor}",
-            jobs=len(self.counts),
-            disk=(len(self.counts) + 3) * self.planner.network_bytes(editor, settings),
+            jobs=len(self.schedule),
+            disk=(len(self.schedule) + 3) * self.planner.network_bytes(editor, settings),
             device=max(plan.device for plan in plans),
             host=max(plan.host for plan in plans),
             files=max(plan.files for plan in plans),
@@ -309,12 +308,11 @@ class _LanguageModelCosts:
 
     def ablations(self) -> Cost:
         largest = max(self.config["ablations"]["edits"])
-        stages = [stage for stage in self.settings["training"] if stage["edits"] <= largest]
-        variants = self.config["ablations"]["variants"].values()
+        stages, variants = self.run.variant_schedule(), self.run.variants
         all_tokens = {**asdict(self.network_settings(MALMEN.name)), "cached": "all"}
         plan = self.planner.meta_training(MALMEN.name, HyperSettings(**all_tokens), edits=largest)
         seconds = len(variants) * sum(
-            stage["steps"] * self.step_seconds(MALMEN.name, stage["edits"]) for stage in stages
+            steps * self.step_seconds(MALMEN.name, edits) for edits, steps in stages.items()
         )
         return Cost(
             rule="ablation_train",
@@ -378,7 +376,7 @@ class _LanguageModelCosts:
     @cached_property
     def memit(self) -> Card:
         """The editor that needs statistics of keys."""
-        return next(card for card in self.cards.values() if card.statistics)
+        return self.cards[self.run.weighing(self.name)[0]]
 
     @cached_property
     def memit_planner(self) -> Planner:

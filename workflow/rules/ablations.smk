@@ -20,16 +20,16 @@ use rule train as ablation_train with:
     benchmark:
         "<benchmarks>/ablations/train_{lm}_{variant}_{edits}.jsonl"
     params:
-        editor=lambda wildcards: variant_editor(wildcards.variant),
+        editor=lambda wildcards: RUN.variant_editor(wildcards.variant),
         init=lambda wildcards, input: optional(init=input.init, moments=input.moments),
-        options=lambda wildcards: training_options(
+        options=lambda wildcards: RUN.training_options(
             wildcards.lm,
-            variant_editor(wildcards.variant),
+            RUN.variant_editor(wildcards.variant),
             edits=wildcards.edits,
-            steps=schedule(wildcards.lm)[int(wildcards.edits)],
-            **variant_changes(wildcards.variant),
+            steps=RUN.schedule(wildcards.lm)[int(wildcards.edits)],
+            **RUN.variant_changes(wildcards.variant),
         ),
-        code=lambda wildcards: code("train", variant_editor(wildcards.variant), lm=wildcards.lm),
+        code=lambda wildcards: code("train", RUN.variant_editor(wildcards.variant), lm=wildcards.lm),
     message:
         "Ablation: meta-train {wildcards.variant} on {wildcards.lm} at {wildcards.edits} edits"
 
@@ -40,7 +40,7 @@ use rule evaluate as ablation_evaluate with:
         rows="<results>/rows/{lm}/evaluation.jsonl",
         prefix="<results>/prefix/{lm}/evaluation.safetensors",
         statistics=[],
-        trained=lambda wildcards: variant_files(wildcards.variant).values(),
+        trained=lambda wildcards: RUN.variant_files(wildcards.variant).values(),
     output:
         "<results>/ablations/{lm}/{variant}.parquet",
     log:
@@ -48,18 +48,20 @@ use rule evaluate as ablation_evaluate with:
     benchmark:
         "<benchmarks>/ablations/evaluate_{lm}_{variant}.jsonl"
     params:
-        editor=lambda wildcards: variant_editor(wildcards.variant),
+        editor=lambda wildcards: RUN.variant_editor(wildcards.variant),
         files=lambda wildcards, input: optional(prefix=input.prefix),
         trained=lambda wildcards, input: trained_option(
-            variant_files(wildcards.variant), input.trained
+            RUN.variant_files(wildcards.variant), input.trained
         ),
-        options=lambda wildcards: evaluation_options(
+        options=lambda wildcards: RUN.evaluation_options(
             wildcards.lm,
-            variant_editor(wildcards.variant),
+            RUN.variant_editor(wildcards.variant),
             edits=config["ablations"]["edits"],
-            sets=settings(wildcards.lm)["sets"],
-            **variant_changes(wildcards.variant),
+            sets=RUN.settings(wildcards.lm)["sets"],
+            **RUN.variant_changes(wildcards.variant),
         ),
-        code=lambda wildcards: code("evaluate", variant_editor(wildcards.variant), lm=wildcards.lm),
+        code=lambda wildcards: code(
+            "evaluate", RUN.variant_editor(wildcards.variant), lm=wildcards.lm
+        ),
     message:
         "Ablation: evaluate {wildcards.variant} on {wildcards.lm}"

@@ -36,7 +36,7 @@ rule rows:
     benchmark:
         "<benchmarks>/rows/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of(lm for lm in LMS if lm not in IMPORTED),
+        lm=one_of(lm for lm in RUN.lms if lm not in RUN.imported),
     priority: first_figure_first
     conda:
         "../../environment.yml"
@@ -48,7 +48,7 @@ rule rows:
     params:
         out_dir=lambda wildcards, output: Path(output.train).parent,
         options=lambda wildcards: options(
-            {**settings(wildcards.lm)["rows"], "seed": config["seed"]}
+            {**RUN.settings(wildcards.lm)["rows"], "seed": config["seed"]}
         ),
         code=lambda wildcards: code("rows", lm=wildcards.lm),
     message:
@@ -88,7 +88,7 @@ rule download:
 rule import_rows:
     input:
         unpack(source_files),
-        exclude=earlier_splits,
+        exclude=lambda wildcards: RUN.earlier_splits(wildcards.lm, wildcards.split),
     output:
         "<results>/rows/{lm}/{split}.jsonl",
     log:
@@ -96,7 +96,7 @@ rule import_rows:
     benchmark:
         "<benchmarks>/rows/{lm}_{split}.jsonl"
     wildcard_constraints:
-        lm=one_of(IMPORTED),
+        lm=one_of(RUN.imported),
     conda:
         "../../environment.yml"
     threads: config["threads"]
@@ -108,7 +108,7 @@ rule import_rows:
             {key: value for key, value in input.items() if value}
         ),
         options=lambda wildcards: options(
-            {"rows": settings(wildcards.lm)["rows"][wildcards.split], "seed": config["seed"]}
+            {"rows": RUN.settings(wildcards.lm)["rows"][wildcards.split], "seed": config["seed"]}
         ),
         code=code("import-rows"),
     message:
@@ -158,7 +158,7 @@ rule key_statistics:
     benchmark:
         "<benchmarks>/statistics/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of(lm for lm in LMS if weighing(lm)),
+        lm=one_of(lm for lm in RUN.lms if RUN.weighing(lm)),
     priority: first_figure_first
     conda:
         "../../environment.yml"
@@ -168,7 +168,9 @@ rule key_statistics:
         runtime=60,
         gpu=gpu,
     params:
-        options=statistics_options,
+        options=lambda wildcards, input: RUN.statistics_options(
+            wildcards.lm, {key: input[key] for key in statistics_texts(wildcards)}
+        ),
         code=lambda wildcards: code("key-statistics", lm=wildcards.lm),
     message:
         "Average the keys of {wildcards.lm} over texts"

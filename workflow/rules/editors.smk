@@ -20,7 +20,7 @@ rule train:
     benchmark:
         "<benchmarks>/train/{lm}_{editor}_{edits}.jsonl"
     wildcard_constraints:
-        editor=one_of(TRAINED),
+        editor=one_of(RUN.trained),
     priority: lambda wildcards: 2 * first_figure_first(wildcards)  # a chain: before evaluation
     conda:
         "../../environment.yml"
@@ -30,13 +30,13 @@ rule train:
         runtime=120,
         gpu=gpu,
     params:
-        editor=lambda wildcards: EDITORS[wildcards.editor],
+        editor=lambda wildcards: RUN.references[wildcards.editor],
         init=lambda wildcards, input: optional(init=input.init, moments=input.moments),
-        options=lambda wildcards: training_options(
+        options=lambda wildcards: RUN.training_options(
             wildcards.lm,
             wildcards.editor,
             edits=wildcards.edits,
-            steps=schedule(wildcards.lm)[int(wildcards.edits)],
+            steps=RUN.schedule(wildcards.lm)[int(wildcards.edits)],
         ),
         code=lambda wildcards: code("train", wildcards.editor, lm=wildcards.lm),
     message:
@@ -54,7 +54,7 @@ rule evaluate:
         rows="<results>/rows/{lm}/evaluation.jsonl",
         prefix=prefix_file("evaluation"),
         statistics=statistics_file,
-        trained=lambda wildcards: editor_files(wildcards.lm, wildcards.editor).values(),
+        trained=lambda wildcards: RUN.editor_files(wildcards.lm, wildcards.editor).values(),
     output:
         "<results>/evaluations/{lm}/{editor}.parquet",
     log:
@@ -70,20 +70,20 @@ rule evaluate:
         runtime=120,
         gpu=gpu,
     params:
-        editor=lambda wildcards: EDITORS[wildcards.editor],
+        editor=lambda wildcards: RUN.references[wildcards.editor],
         trained=lambda wildcards, input: trained_option(
-            editor_files(wildcards.lm, wildcards.editor), input.trained
+            RUN.editor_files(wildcards.lm, wildcards.editor), input.trained
         ),
         files=lambda wildcards, input, output: optional(
             prefix=input.prefix,
             statistics=input.statistics,
             so_far=Path(output[0]).parents[1],
         ),
-        options=lambda wildcards: evaluation_options(
+        options=lambda wildcards: RUN.evaluation_options(
             wildcards.lm,
             wildcards.editor,
-            edits=settings(wildcards.lm)["edits"],
-            sets=settings(wildcards.lm)["sets"],
+            edits=RUN.settings(wildcards.lm)["edits"],
+            sets=RUN.settings(wildcards.lm)["sets"],
         ),
         code=lambda wildcards: code("evaluate", wildcards.editor, lm=wildcards.lm),
     message:

@@ -5,7 +5,7 @@ import subprocess
 
 def needs_estimate():
     """Tell whether any language model is large enough to ask."""
-    return any(entry_of(lm).published for lm in LMS)
+    return any(entry_of(lm).published for lm in RUN.lms)
 
 
 def estimate():

@@ -18,7 +18,7 @@ rule fetch:
         runtime=lambda wildcards: 30 if entry_of(wildcards.base).package else 720,
     params:
         downloads=downloads_of,
-        code=fetch_code,
+        code=lambda wildcards: fetch_code(wildcards.base),
     message:
         "Fetch {wildcards.base}"
     shell:
@@ -29,7 +29,7 @@ rule fetch:
 rule fact_checker:
     input:
         unpack(checker_files),
-        base=lambda wildcards: weights_of(entry_of(wildcards.lm).base),
+        base=lambda wildcards: RUN.weights(entry_of(wildcards.lm).base),
     output:
         directory("<results>/lm/{lm}"),
     log:
@@ -37,7 +37,7 @@ rule fact_checker:
     benchmark:
         "<benchmarks>/fact_checker/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of([lm for lm in LMS if entry_of(lm).base]),
+        lm=one_of([lm for lm in RUN.lms if entry_of(lm).base]),
     conda:
         "../../environment.yml"
     threads: config["threads"]  # with more, it would wait for all cores to be free at once
@@ -68,7 +68,7 @@ rule pretrain:
     benchmark:
         "<benchmarks>/pretrain/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of([lm for lm in LMS if entry_of(lm).built]),
+        lm=one_of([lm for lm in RUN.lms if entry_of(lm).built]),
     priority: first_figure_first
     conda:
         "../../environment.yml"
@@ -77,7 +77,7 @@ rule pretrain:
         mem_mb=2000,
         runtime=60,
     params:
-        options=lambda wildcards: pretraining_options(wildcards.lm),
+        options=lambda wildcards: RUN.pretraining_options(wildcards.lm),
         code=lambda wildcards: code("pretrain", lm=wildcards.lm),
     message:
         "Pre-train {wildcards.lm} on facts"

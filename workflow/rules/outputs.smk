@@ -4,7 +4,7 @@
 rule answers:
     input:
         weights=weights,
-        trained=lambda wildcards: editor_files(wildcards.lm, MALMEN.name)[
+        trained=lambda wildcards: RUN.editor_files(wildcards.lm, MALMEN.name)[
             config["answers"]["edits"]
         ],
         rows="<results>/rows/{lm}/evaluation.jsonl",
@@ -15,7 +15,7 @@ rule answers:
     benchmark:
         "<benchmarks>/answers/{lm}.jsonl"
     wildcard_constraints:
-        lm=one_of(ANSWERING),
+        lm=one_of(RUN.answering),
     conda:
         "../../environment.yml"
     threads: config["threads"]
@@ -45,7 +45,7 @@ rule settings:
         mem_mb=100,
         runtime=5,
     params:
-        settings=json.dumps(resolved_settings(), indent=2),
+        settings=json.dumps(RUN.resolved_settings(), indent=2),
     message:
         "Write the settings down"
     shell:
@@ -64,7 +64,7 @@ rule table:
     benchmark:
         "<benchmarks>/table_{number}.jsonl"
     wildcard_constraints:
-        number=one_of(TABLES),
+        number=one_of(RUN.tables),
     conda:
         "../../environment.yml"
     threads: 1
@@ -76,8 +76,8 @@ rule table:
         files=lambda wildcards, input: optional(
             **{name: input.get(name) for name in table_inputs(wildcards)}
         ),
-        editors=foreign_option(),
-        code=[code("table", lm=lm) for lm in LMS],
+        editors=RUN.foreign_option(),
+        code=[code("table", lm=lm) for lm in RUN.lms],
     message:
         "Make table {wildcards.number}"
     shell:
@@ -87,11 +87,11 @@ rule table:
 
 rule claims:
     input:
-        **preparations(),
+        **RUN.preparations(),
         claims="workflow/claims.yaml",
-        evaluations=evaluations(*LMS),
-        ablations=ablations() if ABLATED in LMS else [],
-        memory=memory_file(),
+        evaluations=RUN.evaluations(RUN.lms),
+        ablations=RUN.ablations() if RUN.ablated in RUN.lms else [],
+        memory=RUN.memory_files(),
     output:
         multiext("<results>/claims", ".md", ".csv"),
     log:
@@ -107,8 +107,8 @@ rule claims:
     params:
         out_dir=lambda wildcards, output: Path(output[0]).parent,
         files=lambda wildcards, input: optional(**dict(input.items())),
-        editors=foreign_option(),
-        code=[code("claims", lm=lm) for lm in LMS],
+        editors=RUN.foreign_option(),
+        code=[code("claims", lm=lm) for lm in RUN.lms],
     message:
         "Evaluate the claims"
     shell:
@@ -118,8 +118,8 @@ rule claims:
 
 rule verify:
     input:
-        table_files(),
-        figure_files(),
+        RUN.table_files(),
+        RUN.figure_files(),
         claims="<results>/claims.csv",
     log:
         "<logs>/verify.log",
@@ -141,9 +141,9 @@ rule verify:
 
 rule memory:
     input:
-        weights=weights_of(MEASURED),
-        rows=f"<results>/rows/{MEASURED}/train.jsonl",
-        prefix=f"<results>/prefix/{MEASURED}/train.safetensors",
+        weights=RUN.weights(RUN.measured),
+        rows=f"<results>/rows/{RUN.measured}/train.jsonl",
+        prefix=f"<results>/prefix/{RUN.measured}/train.safetensors",
     output:
         measurements="<results>/memory.csv",
         metadata="<results>/memory.json",
@@ -158,9 +158,9 @@ rule memory:
         mem_mb=1000 + 2 * config["memory"]["limit_mb"],
         runtime=30,
     params:
-        lm=MEASURED,
-        options=memory_options(),
-        code=code("memory", lm=MEASURED),
+        lm=RUN.measured,
+        options=RUN.memory_options(),
+        code=code("memory", lm=RUN.measured),
     message:
         "Measure the memory of meta-training and editing"
     shell:
@@ -179,7 +179,7 @@ rule figure:
     benchmark:
         "<benchmarks>/figure_{name}.jsonl"
     wildcard_constraints:
-        name=one_of(FIGURES),
+        name=one_of(RUN.figures),
     priority: first_figure_first
     conda:
         "../../environment.yml"
@@ -192,8 +192,8 @@ rule figure:
         files=lambda wildcards, input: options(
             {name: input[name] for name in figure_inputs(wildcards)}
         ),
-        editors=foreign_option(),
-        code=lambda wildcards: code("figure", lm=CURVES.get(wildcards.name)),
+        editors=RUN.foreign_option(),
+        code=lambda wildcards: code("figure", lm=RUN.curves.get(wildcards.name)),
     message:
         "Draw figure {wildcards.name}"
     shell:
@@ -252,12 +252,12 @@ rule rulegraph:
 rule report:
     input:
         template="malmen/reporting/templates/report.html.j2",
-        tables=[file for file in table_files() if file.endswith(".md")],
-        figures=[file for file in figure_files() if file.endswith(".png")],
+        tables=[file for file in RUN.table_files() if file.endswith(".md")],
+        figures=[file for file in RUN.figure_files() if file.endswith(".png")],
         claims="<results>/claims.csv",
-        answers=expand("<results>/answers/{lm}.json", lm=ANSWERING),
-        models=made_models(),
-        runs=run_files(),
+        answers=expand("<results>/answers/{lm}.json", lm=RUN.answering),
+        models=RUN.made_models(),
+        runs=RUN.run_files(),
         rulegraph="<results>/rulegraph.dot",
     output:
         "<results>/report.html",
@@ -287,11 +287,11 @@ rule report:
 
 rule summary:
     input:
-        tables=table_files(),
-        figures=figure_files(),
-        answers=expand("<results>/answers/{lm}.json", lm=ANSWERING),
-        models=made_models(),
-        runs=run_files(),
+        tables=RUN.table_files(),
+        figures=RUN.figure_files(),
+        answers=expand("<results>/answers/{lm}.json", lm=RUN.answering),
+        models=RUN.made_models(),
+        runs=RUN.run_files(),
         claims="<results>/claims.md",
     output:
         "<results>/summary.md",

@@ -3,7 +3,7 @@
 
 rule search:
     input:
-        [f"<results>/search/{lm}_{editor}.csv" for lm in LMS for editor in searched(lm)],
+        RUN.searches(),
 
 
 use rule train as search_train with:
@@ -25,9 +25,9 @@ use rule train as search_train with:
     benchmark:
         "<benchmarks>/search/train_{lm}_{editor}_{trial}.jsonl"
     params:
-        editor=lambda wildcards: EDITORS[wildcards.editor],
+        editor=lambda wildcards: RUN.references[wildcards.editor],
         init="",
-        options=lambda wildcards: training_options(
+        options=lambda wildcards: RUN.training_options(
             wildcards.lm,
             wildcards.editor,
             edits=config["search"]["edits"],
@@ -46,7 +46,7 @@ use rule evaluate as search_evaluate with:
         statistics=statistics_file,
         trained=lambda wildcards: (
             ["<results>/search/{lm}/{editor}_{trial}.safetensors"]
-            if wildcards.editor in TRAINED
+            if wildcards.editor in RUN.trained
             else []
         ),
     output:
@@ -56,12 +56,12 @@ use rule evaluate as search_evaluate with:
     benchmark:
         "<benchmarks>/search/evaluate_{lm}_{editor}_{trial}.jsonl"
     params:
-        editor=lambda wildcards: EDITORS[wildcards.editor],
+        editor=lambda wildcards: RUN.references[wildcards.editor],
         files=lambda wildcards, input: optional(prefix=input.prefix, statistics=input.statistics),
         trained=lambda wildcards, input: trained_option(
             [config["search"]["edits"]] * len(input.trained), input.trained
         ),
-        options=lambda wildcards: evaluation_options(
+        options=lambda wildcards: RUN.evaluation_options(
             wildcards.lm,
             wildcards.editor,
             edits=config["search"]["edits"],
@@ -76,7 +76,7 @@ rule search_table:
     input:
         lambda wildcards: expand(
             "<results>/search/{lm}/{editor}_{trial}.parquet",
-            trial=range(len(trials(wildcards.editor))),
+            trial=range(len(RUN.trials(wildcards.editor))),
             allow_missing=True,
         ),
     output:
