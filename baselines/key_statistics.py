@@ -134,11 +134,10 @@ def key_statistics(
                 corpus.update(text.encode() + b"\0")
             for batch in lm.batches(_examples(lm, chunk, length=length), size=text_batch):
                 run_through(lm, batch, top)
-                is_token = batch.attention_mask.bool()
                 for layer in layers:
-                    keys = inputs[layer][is_token].double()
+                    keys = inputs[layer][batch.tokens].double()
                     sums[layer].addmm_(keys.T, keys)
-                tokens += int(is_token.sum())
+                tokens += len(batch.tokens)
             taken += len(chunk)
             bar.update(len(chunk), tokens=tokens)
     if not tokens:

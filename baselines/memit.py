@@ -171,9 +171,8 @@ class MEMIT(Remembering):
                 examples, size=self.settings.contexts * self.settings.fact_batch
             ):
                 output = run_through(lm, batch, block)
-                at = batch.rows, batch.columns
-                keys.append(inputs[layer][at].double())
-                states.append(output.states[at].double())
+                keys.append(inputs[layer][batch.answers].double())
+                states.append(output.states[batch.rows, batch.columns].double())
                 order.append(batch.facts)
         back = torch.cat(order).argsort()
         by_context = (-1, self.settings.contexts)

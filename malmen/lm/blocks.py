@@ -66,12 +66,12 @@ def block_of(lm: LanguageModel, layer: str) -> int:
 
 @contextmanager
 def inputs_of(lm: LanguageModel, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that holds what entered each of the edited ``layers`` last, (b, t, d)."""
+    """Yield a dict that holds what entered each of the edited ``layers`` last, (b·t, d)."""
     inputs: dict[str, Tensor] = {}
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-            inputs[name] = args[0]
+            inputs[name] = args[0].flatten(0, -2)
 
         return lm.layers[name].register_forward_hook(hook)
 

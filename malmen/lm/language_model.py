@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +92,7 @@ class LanguageModel:
 
     def is_in_decoder(self, layer: str) -> bool:
         """Tell whether a layer of an encoder-decoder sees the decoder's tokens."""
-        return self.model.config.is_encoder_decoder and layer.startswith("decoder.")
+        return self.model.config.is_encoder_decoder and "decoder" in layer.split(".")
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -233,8 +234,8 @@ class LanguageModel:
 
     def _fitting(self, example: Example, prompt: str) -> Example:
         """Return an example that has no more tokens than the language model has positions."""
-        positions = self.model.config.max_position_embeddings
-        if len(example.ids) > positions:
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None and len(example.ids) > positions:
             raise InputError(
                 f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
                 f"reads at most {positions}: leave the row out"
@@ -252,6 +253,7 @@ class LanguageModel:
         """Let feed-forwards, which work token by token, see what is read of their output alone.
 
         An encoder-decoder's are left as they are: its decoder has few tokens besides the answers.
+        So are those that read something besides the states, or that a block has no function for.
         """
         blocks = self.model.get_submodule(self.entry.blocks)
         for block in blocks:
@@ -259,7 +261,7 @@ class LanguageModel:
                 (getattr(block, "mlp", None), "forward"),
                 (block, "feed_forward_chunk"),
             ):
-                if hasattr(owner, name):
+                if hasattr(owner, name) and len(signature(getattr(owner, name)).parameters) == 1:
                     cut = self._cut(getattr(owner, name), is_last=block is blocks[-1])
                     setattr(owner, name, cut)
 

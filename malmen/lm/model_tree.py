@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, groupby
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from malmen.lm.catalogue import Entry
 from malmen.support.errors import InputError
 
-__all__ = ["Leaf", "auto_class", "build", "leaf", "leaves", "module_table", "stacks"]
+__all__ = ["Leaf", "auto_class", "build", "head_class", "leaf", "leaves", "module_table", "stacks"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,12 @@ def auto_class(entry: Entry, config: PreTrainedConfig) -> Any:
     """Return the class of transformers that loads a model with the head that its rows need."""
     if not entry.edited:  # an encoder to be fine-tuned
         return AutoModel
-    if entry.rows == "fever":
+    return head_class(entry.rows, config)
+
+
+def head_class(rows: Literal["zsre", "fever"], config: PreTrainedConfig) -> Any:
+    """Return the class of transformers with the head that completes prompts or judges claims."""
+    if rows == "fever":
         return AutoModelForSequenceClassification
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 

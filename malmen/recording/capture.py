@@ -190,6 +190,8 @@ def _cached_rows(
     lm: LanguageModel, batch: Batch, layer: str, cached: Cached, *, seen: torch.Size
 ) -> Tensor:
     """Return the rows of cached tokens among those that a layer has ``seen``, tuple after tuple."""
+    if seen == (batch.input_ids.numel(),):  # some blocks flatten their states
+        seen = batch.input_ids.shape
     if len(seen) == 2:  # (b, t), padding among them
         if cached == "ans" and not lm.model.config.is_encoder_decoder:
             return batch.answers

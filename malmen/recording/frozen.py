@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.t5.modeling_t5 import T5Block
 
 from malmen.lm.batches import Batch, Example
 from malmen.lm.blocks import BlockOutput, blocks_of, outputs_of, run_through
@@ -110,12 +109,18 @@ def _contents(
 
 def _shapes(lm: LanguageModel, contents: Contents) -> Shapes:
     config = lm.model.config
+    is_judged = lm.entry.rows == "fever"
     return contents.shapes(
         dtype=lm.model.dtype,
         state=config.hidden_size,
-        answer=config.hidden_size if lm.entry.rows == "zsre" else config.num_labels,
+        answer=config.num_labels if is_judged else _size_of_head(lm),
         layers={name: (lm.layers[name].weight.dtype, *lm.shapes[name]) for name in contents.cached},
     )
+
+
+def _size_of_head(lm: LanguageModel) -> int:
+    """Return the features that enter the head: some models project hidden states for it."""
+    return int(lm.model.get_output_embeddings().weight.shape[1])
 
 
 def _fitting(lm: LanguageModel, contents: Contents, path: Path) -> tuple[Contents, Shapes]:
@@ -235,12 +240,15 @@ def replay(lm: LanguageModel, store: PrefixStore) -> None:
 
 
 def _hand_on_position_bias(lowest: Any, remaining: Any) -> None:
-    """Let the lowest block that remains compute what T5's first block computes for all."""
-    if isinstance(lowest, T5Block):
-        source: Any = lowest.layer[0]
-        source, target = source.SelfAttention, remaining.layer[0].SelfAttention
-        target.relative_attention_bias = source.relative_attention_bias
-        target.has_relative_attention_bias = True
+    """Let the lowest block that remains compute what T5's first block computes for all.
+
+    Other models of its family have blocks of classes of their own.
+    """
+    for path, source in lowest.named_modules():
+        if getattr(source, "has_relative_attention_bias", False):
+            target = remaining.get_submodule(path)
+            target.relative_attention_bias = source.relative_attention_bias
+            target.has_relative_attention_bias = True
 
 
 class _Stored(nn.Module):

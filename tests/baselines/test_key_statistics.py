@@ -27,7 +27,7 @@ from malmen.lm.language_model import LanguageModel
 from malmen.support.errors import InputError
 from malmen.support.files import read_safetensors, write_safetensors
 
-KINDS = ("gpt2", "gptj", "llama")
+KINDS = ("gpt2", "gptj", "llama", "gemma", "opt")
 TEXTS = [f"{word} is text {i}." for i, word in enumerate(("A", "Some longer", "The", "B") * 10)]
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -51,7 +51,7 @@ def plain_covariances(lm: LanguageModel, texts: list[str], *, length: int) -> di
     keys: dict[str, list[Tensor]] = {layer: [] for layer in lm.layers}
     handles = [
         lm.model.get_submodule(layer).register_forward_hook(
-            lambda module, args, output, layer=layer: keys[layer].extend(args[0][0])
+            lambda module, args, output, layer=layer: keys[layer].extend(args[0].flatten(0, -2))
         )
         for layer in lm.layers
     ]

@@ -14,7 +14,7 @@ from malmen.lm.blocks import blocks_of
 from malmen.lm.language_model import LanguageModel
 from malmen.recording.tails import Tails
 
-KINDS = ("gpt2", "gptj", "llama")
+KINDS = ("gpt2", "gptj", "llama", "gemma", "opt")
 kinds = pytest.mark.parametrize("kind", KINDS)
 lm_of = cache(tiny_lm)
 

@@ -17,14 +17,22 @@ from torch.func import functional_call
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTJConfig,
     GPTJForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -42,8 +50,13 @@ KINDS = ("llama", "gpt2", "bert", "t5")
 """A decoder of Linear layers without bias, one of Conv1D layers with bias, a fact checker, and an
 encoder-decoder that is edited on both sides, in layers of two shapes."""
 
-ARCHITECTURES = (*KINDS, "gptj")
-"""The same and a decoder that differs only in its forward: rotary positions, a parallel block."""
+ARCHITECTURES = (*KINDS, "gptj", "qwen2", "gemma", "opt", "neox")
+"""The same and decoders that differ in their forward: a parallel block (GPT-J, GPT-NeoX), biases in
+attention alone (Qwen2), scaled embeddings that are the head, too (Gemma), states that a block
+flattens (OPT)."""
+
+UNCUT = ("t5", "opt")
+"""Those whose feed-forwards see every position."""
 
 EDITORS = {name: card.load() for name, card in trained().items()}
 """The classes of the editors that are meta-trained, by name."""
@@ -89,6 +102,53 @@ _MODELS: dict[str, Any] = {
             **_TOKENS,
         )
     ),
+    "qwen2": lambda: Qwen2ForCausalLM(
+        Qwen2Config(
+            hidden_size=HIDDEN,
+            intermediate_size=INNER,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            **_SIZES,
+            **_TOKENS,
+        )
+    ),
+    "gemma": lambda: GemmaForCausalLM(
+        GemmaConfig(
+            hidden_size=HIDDEN,
+            intermediate_size=INNER,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=12,  # attention is wider than the states, as in the published model
+            **_SIZES,
+            **_TOKENS,
+        )
+    ),
+    "opt": lambda: OPTForCausalLM(
+        OPTConfig(
+            hidden_size=HIDDEN,
+            ffn_dim=INNER,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            word_embed_proj_dim=HIDDEN // 2,
+            vocab_size=VOCABULARY,
+            init_std=0.3,
+            **_TOKENS,
+        )
+    ),
+    "neox": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            hidden_size=HIDDEN,
+            intermediate_size=INNER,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            **_SIZES,
+            **_TOKENS,
+        )
+    ),
     "bert": lambda: BertForSequenceClassification(
         BertConfig(
             hidden_size=HIDDEN,
@@ -124,6 +184,10 @@ _BLOCKS = {
     "llama": "model.layers",
     "gpt2": "transformer.h",
     "gptj": "transformer.h",
+    "qwen2": "model.layers",
+    "gemma": "model.layers",
+    "opt": "model.decoder.layers",
+    "neox": "gpt_neox.layers",
     "bert": "bert.encoder.layer",
     "t5": "encoder.block",
 }
@@ -132,6 +196,10 @@ _EDITED = {  # the edited layers map INNER to HIDDEN, and T5's also HIDDEN to IN
     "llama": ["model.layers.{}.mlp.down_proj"],
     "gpt2": ["transformer.h.{}.mlp.c_proj"],
     "gptj": ["transformer.h.{}.mlp.fc_out"],
+    "qwen2": ["model.layers.{}.mlp.down_proj"],
+    "gemma": ["model.layers.{}.mlp.down_proj"],
+    "opt": ["model.decoder.layers.{}.fc2"],
+    "neox": ["gpt_neox.layers.{}.mlp.dense_4h_to_h"],
     "bert": ["bert.encoder.layer.{}.output.dense"],
     "t5": [
         f"{side}.{name}"
@@ -315,7 +383,11 @@ def plain_record(
             handle.remove()
         for name, (keys, output) in seen.items():
             assert output.grad is not None
-            record[name].append((keys[0].detach(), output.grad[0]))
+            tokens = (
+                keys.detach().flatten(0, -2),
+                output.grad.flatten(0, -2),
+            )  # OPT has flattened them
+            record[name].append(tokens)
     return record
 
 

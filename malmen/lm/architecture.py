@@ -1,0 +1,210 @@
+"""What is edited of a language model, derived from its architecture.
+
+Only the configuration is read: the model is built without holding a weight, and its feed-forwards
+are found by their structure, not by the names that each family of models gives them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from malmen.lm.model_tree import Leaf, head_class, leaf, stacks
+from malmen.support.errors import InputError
+
+__all__ = ["Architecture", "derive"]
+
+Rows = Literal["zsre", "fever"]
+
+EDITED_SHARE = 4
+"""One in so many blocks, the uppermost ones, is edited."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What the catalogue says of a language model, as far as its architecture decides it.
+
+    The fields are those of :class:`malmen.lm.catalogue.Entry`.
+    """
+
+    rows: Rows
+    blocks: str
+    frozen: int
+    edited: tuple[str, ...]
+    alternative: tuple[str, ...]
+    memit: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _FeedForward:
+    """Paths of a block's last linear layer, which hands hidden states on, and of its first."""
+
+    last: str
+    first: str
+
+
+def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
+    """Derive what is edited: feed-forwards' last layers in the uppermost quarter of the blocks.
+
+    The ablation edits the first layers of the same feed-forwards instead (of gated ones, those
+    that are not gated), and MEMIT the last layers at that depth of a decoder which its authors
+    chose for GPT-J.
+
+    Args:
+        config: of a model of transformers.
+        name: of the language model, for errors.
+
+    Raises:
+        InputError: it cannot be edited; the message says why.
+    """
+    if getattr(config, "quantization_config", None):
+        raise InputError(
+            f"{name}: its weights are quantised, and an edit adds a shift to plain ones; give a "
+            "copy in float32, bfloat16 or float16"
+        )
+    rows = _rows(config, name)
+    with torch.device("meta"):
+        model: PreTrainedModel = head_class(rows, config).from_config(config)
+    lists = _lists_of_blocks(model, name)
+    is_decoder = rows == "zsre" and not config.is_encoder_decoder
+    edited, alternative, memit = [], [], []
+    for path, blocks in lists.items():
+        for index in range(_first_edited(blocks), len(blocks)):
+            found = _feed_forward(f"{path}.{index}", blocks[index], config.hidden_size, name)
+            edited.append(found.last)
+            alternative.append(found.first)
+        for index in _depth_of_memit(len(blocks)) if is_decoder else ():
+            found = _feed_forward(f"{path}.{index}", blocks[index], config.hidden_size, name)
+            memit.append(found.last)
+    _check_untied(model, (*edited, *alternative, *memit), name)
+    path, blocks = next(iter(lists.items()))
+    return Architecture(
+        rows=rows,
+        blocks=path,
+        frozen=_first_edited(blocks),
+        edited=tuple(edited),
+        alternative=tuple(alternative),
+        memit=tuple(memit),
+    )
+
+
+def _rows(config: PreTrainedConfig, name: str) -> Rows:
+    """Return the shape of the facts that the head reads."""
+    heads = config.architectures or []
+    if any(head.endswith("ForSequenceClassification") for head in heads):
+        if config.num_labels != 1:
+            raise InputError(
+                f"{name}: a fact checker has one logit a claim, and this classifier has "
+                f"{config.num_labels}"
+            )
+        return "fever"
+    if not any("ForCausalLM" in head or "LMHead" in head for head in heads) and not (
+        config.is_encoder_decoder
+    ):
+        raise InputError(
+            f"{name}: {', '.join(heads) or 'a model without a head'} neither continues a prompt "
+            "nor judges a claim; fine-tune it first, to a classifier with one logit"
+        )
+    return "zsre"
+
+
+def _lists_of_blocks(model: PreTrainedModel, name: str) -> Mapping[str, nn.ModuleList]:
+    """Return the longest list of transformer blocks, of an encoder-decoder both sides'."""
+    found = {path: blocks for path, blocks in stacks(model).items() if _is_of_blocks(blocks)}
+    if not found:
+        raise InputError(
+            f"{name}: {type(model).__name__} has no list of alike blocks that hold attention and a "
+            "feed-forward"
+        )
+    sides = 2 if model.config.is_encoder_decoder else 1
+    longest = sorted(found, key=lambda path: -len(found[path]))[:sides]
+    lists = {path: blocks for path, blocks in found.items() if path in longest}
+    for path, blocks in lists.items():
+        _check_own(path, blocks, model, name)
+        _check_dense(path, blocks, name)
+    return lists
+
+
+def _is_of_blocks(blocks: nn.ModuleList) -> bool:
+    alike = len({type(block) for block in blocks}) == 1
+    return alike and any(_is_attention(module) for module in blocks[-1].modules())
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return "Attention" in type(module).__name__
+
+
+def _check_own(path: str, blocks: nn.ModuleList, model: PreTrainedModel, name: str) -> None:
+    """Refuse blocks that run several times: an edit of one would be an edit of all."""
+    own = len({id(block) for block in blocks})
+    runs = len(blocks) if model.config.is_encoder_decoder else model.config.num_hidden_layers
+    if own < max(runs, len(blocks)):
+        raise InputError(
+            f"{name}: its {max(runs, len(blocks))} layers share the weights of {own} in {path}, so "
+            "that none can be edited alone"
+        )
+
+
+def _check_dense(path: str, blocks: nn.ModuleList, name: str) -> None:
+    """Refuse a mixture of experts: a token's key would belong to the experts it was sent to."""
+    for inside, module in blocks.named_modules():
+        if "Expert" in type(module).__name__ or inside.endswith(".experts"):
+            raise InputError(
+                f"{name}: {path}.{inside} is a mixture of experts; only feed-forwards that every "
+                "token runs through can be edited"
+            )
+
+
+def _feed_forward(path: str, block: nn.Module, hidden: int, name: str) -> _FeedForward:
+    """Find a block's feed-forward: outside attention, from hidden size to an inner one and back.
+
+    Of several the widest is meant. Its first layer may compute a gate in the same product; of a
+    separate gate and the layer that it gates, the latter comes after.
+    """
+    linear = _linear_layers(path, block)
+    pairs = [
+        (last.inputs, at, _FeedForward(last.name, first.name))
+        for at, last in enumerate(linear)
+        for first in linear[:at]
+        if last.outputs == first.inputs == hidden
+        and first.outputs in (last.inputs, 2 * last.inputs)
+    ]
+    if not pairs:
+        raise InputError(
+            f"{name}: {path} has no feed-forward of linear layers from {hidden} features to an "
+            "inner size and back"
+        )
+    widest = max(inner for inner, _, _ in pairs)
+    return [pair for inner, _, pair in pairs if inner == widest][-1]
+
+
+def _linear_layers(path: str, block: nn.Module) -> list[Leaf]:
+    """Return a block's linear layers outside attention, in order."""
+    attention = tuple(f"{inside}." for inside, m in block.named_modules() if _is_attention(m))
+    return [
+        leaf(f"{path}.{inside}", module)
+        for inside, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and not inside.startswith(attention)
+    ]
+
+
+def _check_untied(model: nn.Module, names: Sequence[str], name: str) -> None:
+    """Refuse a layer whose weight is another's as well."""
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    for layer in names:
+        if uses[id(model.get_submodule(layer).weight)] > 1:
+            raise InputError(f"{name}: the weight of {layer} is tied to another module's")
+
+
+def _first_edited(blocks: nn.ModuleList) -> int:
+    return len(blocks) - max(1, len(blocks) // EDITED_SHARE)
+
+
+def _depth_of_memit(blocks: int) -> range:
+    """Return the blocks that lie as deep as 3 to 8 of GPT-J's 28."""
+    return range(blocks // 9, blocks * 3 // 10 + 1)
