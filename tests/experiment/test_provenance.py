@@ -113,6 +113,18 @@ def test_digest_follows_packages_and_relative_imports(root: Path) -> None:
     assert code_digest("malmen.uses_sub", root=root) != before
 
 
+def test_digest_without_a_module_and_what_only_it_imports(root: Path) -> None:
+    def digest() -> str:
+        return code_digest("malmen.start", root=root, without=["malmen.dotted"])
+
+    before = digest()
+    for name in ("malmen/dotted.py", "baselines/__init__.py"):
+        (root / name).write_text(SOURCES[name] + "# edited\n", encoding="utf-8")
+    assert digest() == before
+    (root / "malmen/direct.py").write_text("", encoding="utf-8")
+    assert digest() != before
+
+
 def test_digest_follows_a_new_import(root: Path) -> None:
     (root / "malmen/direct.py").write_text("from malmen.unrelated import y\n", encoding="utf-8")
     before = code_digest("malmen.start", root=root)
