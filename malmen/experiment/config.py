@@ -8,7 +8,6 @@ say: that the edit sets fit the rows, that counts ascend, that a search gives eq
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,8 +19,9 @@ from jsonschema.validators import extend
 from malmen.data.downloads.table import PREFIX, sources
 from malmen.experiment.cards import Card, cards, find, trained
 from malmen.experiment.published_settings import trials
-from malmen.lm.catalogue import lookup
-from malmen.support.errors import InputError
+from malmen.lm.catalogue import catalogue, lookup, shipped, use
+from malmen.lm.open_catalogue import FETCHED
+from malmen.support.errors import InputError, choices
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
@@ -46,12 +46,47 @@ def check(config: Mapping[str, Any], *, schema: Path = SCHEMA) -> None:
         InputError: one line a problem: the path of the key, what is wrong, what would be right.
     """
     form = yaml.safe_load(schema.read_text(encoding="utf-8"))
+    form = _with_models(form, config.get("models", []))
     validator = _Validator(_with_editors(form, _references(config)))
     errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
     # The checks of meaning may rely on the form, so they wait until the form is right.
     problems = [line for error in errors for line in _lines(error)] or list(_meaning(config))
     if problems:
         raise InputError("\n".join(f"configuration: {problem}" for problem in problems))
+
+
+# --- the language models that files add -----------------------------------------------------------
+
+
+def _with_models(schema: dict[str, Any], files: Any) -> dict[str, Any]:
+    """Return the schema with the language models of a user's files, known from then on.
+
+    Raises:
+        InputError: A file is malformed, or a language model of it cannot be edited.
+    """
+    if files and isinstance(files, list):
+        try:
+            use(map(str, files))
+        except InputError as error:
+            raise InputError(f"configuration: models: {error}") from error
+    kinds, top = schema["$defs"], schema["properties"]
+    for name in catalogue().keys() - shipped().keys():
+        kinds["language_model_name"]["enum"].append(name)
+        top["language_models"]["properties"][name] = {"$ref": "#/$defs/language_model"}
+        if lookup(name).rows == "zsre":
+            top["answers"]["properties"]["language_model"]["enum"].append(name)
+    return schema
+
+
+def _unknown_yet(names: Sequence[str]) -> Iterator[str]:
+    """Name the language models whose architecture is not here to be read."""
+    for name in names:
+        if lookup(name).is_open:
+            yield (
+                f"language_models.{name}: what is edited of it is known once its weights are here: "
+                f"malmen fetch --catalogue FILE --lm {name} --downloads resources/downloads "
+                f"--out {FETCHED / name}"
+            )
 
 
 # --- the editors: what the schema takes from their cards ----------------------------------------
@@ -162,13 +197,13 @@ def _lines(error: ValidationError) -> Iterator[str]:
             known = list(error.schema["properties"])  # type: ignore[index]
             for key in value:
                 if key not in known:
-                    yield f"{where}unknown key {key!r} {_choices(key, known)}"
+                    yield f"{where}unknown key {key!r} {choices(key, known)}"
         case "required":
             # Each missing key is a violation of its own, but all share the list of required keys.
             key = next(key for key in rule if error.message.startswith(repr(key)))
             yield f"{where}key {key!r} is missing"
         case "enum":
-            yield f"{where}unknown value {value!r} {_choices(value, rule)}"
+            yield f"{where}unknown value {value!r} {choices(value, rule)}"
         case "type":
             yield f"{where}expected {_TYPES.get(rule, rule)}, got {value!r}{_point(value, rule)}"
         case "minimum":
@@ -187,14 +222,6 @@ def _where(path: Sequence[str | int]) -> str:
     """`language_models.smollm2.edits[2]: `, or nothing at the top."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return f"{text.lstrip('.')}: " if text else ""
-
-
-def _choices(value: object, known: Sequence[object]) -> str:
-    """The nearest choice, where one is near, and all of them."""
-    names = [str(name) for name in known]
-    near = get_close_matches(str(value), names, n=1)
-    question = f"did you mean {near[0]!r}? " if near else ""
-    return f"({question}choices: {', '.join(names)})"
 
 
 def _point(value: object, rule: str) -> str:
@@ -231,6 +258,7 @@ def _sections(config: Mapping[str, Any]) -> list[str]:
 
 
 def _meaning_of_sections(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unknown_yet(config["run"]["language_models"])
     yield from _figures(config["run"]["language_models"])
     for name in config["run"]["language_models"]:
         settings = config["language_models"][name]
@@ -269,7 +297,7 @@ def _source_file(where: str, path: str) -> Iterator[str]:
     if path.startswith(PREFIX):
         name = path.removeprefix(PREFIX)
         if name not in sources():
-            known = _choices(name, list(sources()))
+            known = choices(name, list(sources()))
             yield f"{where}: nothing to download by the name {name!r} {known}"
     elif not Path(path).is_file():
         yield f"{where}: no such file: {path}"

@@ -95,7 +95,7 @@ def fetch_code(lm: str) -> str:
     entry = lookup(lm)
     if entry.package:
         return code("fetch", lm=lm)
-    return sha256(repr((entry.hub, entry.dtype)).encode()).hexdigest()
+    return sha256(repr((entry.folder or entry.hub, entry.dtype)).encode()).hexdigest()
 
 
 # --- options of the command line -----------------------------------------------------------------

@@ -13,6 +13,7 @@ from malmen.lm.catalogue import Modules, catalogue, lookup
 from malmen.lm.device import choose_device
 from malmen.lm.encoding import EncodedFact, encode_rows
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.open_catalogue import completed
 from malmen.recording.frozen import PrefixStore, replay
 from malmen.support.errors import InputError
 
@@ -53,10 +54,11 @@ def load(
     Raises:
         InputError: It is not for editing, or has no such modules.
     """
-    if not lookup(lm).edited:
+    known = completed(lookup(lm), weights)
+    if not known.edited:
         edited = ", ".join(name for name, other in catalogue().items() if other.edited)
         raise InputError(f"{lm} is not for editing; choose from {edited}")
-    entry = lookup(lm).editing(modules)
+    entry = known.editing(modules)
     prepare_libraries(fast=fast)
     place = choose_device(device)
     dtype = torch.float32 if precision == "float32" else None

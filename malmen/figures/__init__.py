@@ -6,12 +6,12 @@ from pathlib import Path
 
 from malmen.figures.drawing import Drawing, save
 from malmen.figures.memory_figure import memory_figure
-from malmen.figures.scaling_curves import scaling_curve
+from malmen.figures.scaling_curves import curve_names, scaling_curve
 
 __all__ = ["FIGURES"]
 
 _DRAWN: dict[str, Callable[[Sequence[Path]], Drawing]] = {
-    **{name: partial(scaling_curve, name) for name in ("04", "05", "06", "07", "S1")},
+    **{name: partial(scaling_curve, name) for name in curve_names()},
     "08": memory_figure,
 }
 

@@ -19,11 +19,11 @@ from malmen.figures.drawing import (
     Drawing,
     figure_number,
 )
-from malmen.lm.catalogue import Entry, lookup
+from malmen.lm.catalogue import Entry, catalogue, lookup
 from malmen.results.per_fact import PRE_EDIT, aggregate, editor_order, read_all, sources
 from malmen.support.errors import InputError
 
-__all__ = ["PANELS", "draw_scaling_curve", "label_counts", "scaling_curve"]
+__all__ = ["PANELS", "curve_names", "draw_scaling_curve", "label_counts", "scaling_curve"]
 
 PANELS: dict[str, str] = {
     "es": "Edit success (ES), %",
@@ -39,6 +39,11 @@ _OTHER_LINES: tuple[dict[str, Any], ...] = (
     {"color": SKY, "marker": "P", "linestyle": (0, (8, 2))},
     {"color": "#000000", "marker": "X", "linestyle": (0, (2, 1))},
 )
+
+
+def curve_names() -> list[str]:
+    """Return the scaling curves that there are, each of one or more LMs."""
+    return sorted({entry.figure for entry in catalogue().values() if entry.figure})
 
 
 def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:

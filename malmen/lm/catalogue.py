@@ -1,9 +1,15 @@
-"""The catalogue of language models, read from ``catalogue.yaml``."""
+"""The catalogue of language models: ``catalogue.yaml``, and the files that a user adds.
 
-from collections.abc import Mapping
+The environment variable MALMEN_CATALOGUE names those files, so that every command that a run starts
+knows the same language models.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import bracex
@@ -11,7 +17,20 @@ import yaml
 
 from malmen.support.errors import InputError
 
-__all__ = ["Entry", "Hub", "Modules", "Package", "catalogue", "lookup", "paper_models"]
+__all__ = [
+    "Entry",
+    "Hub",
+    "Modules",
+    "Package",
+    "catalogue",
+    "entry_of_fields",
+    "lookup",
+    "paper_models",
+    "shipped",
+    "use",
+]
+
+VARIABLE = "MALMEN_CATALOGUE"
 
 Modules = Literal["edited", "alternative", "alternative_six", "memit"]
 """The choices of modules to edit that the catalogue gives."""
@@ -47,6 +66,7 @@ class Entry:
     credit: str = ""
     package: Package | None = None
     hub: Hub | None = None
+    folder: str | None = None
     base: str | None = None
     built: Mapping[str, Any] | None = None
     published: Mapping[str, Any] | None = None
@@ -60,11 +80,13 @@ class Entry:
     alternative: tuple[str, ...] = ()
     alternative_six: tuple[str, ...] = ()
     memit: tuple[str, ...] = ()
+    is_open: bool = False
+    """Whether what it leaves out has yet to be derived from the architecture."""
 
     @property
     def is_fetched(self) -> bool:
         """Whether its weights arrive from outside as they are."""
-        return self.package is not None or self.hub is not None
+        return bool(self.package or self.hub or self.folder)
 
     @property
     def origin(self) -> "Entry | None":
@@ -81,7 +103,7 @@ class Entry:
         credit = self.origin.credit or self.origin.title
         if package := self.origin.package:
             return [f"{credit}, {package.licence}, through {package.name}"]
-        return [f"{credit}, {hub.licence}"] if (hub := self.origin.hub) else []
+        return [f"{credit}, {hub.licence}"] if (hub := self.origin.hub) else [credit]
 
     def editing(self, modules: Modules) -> "Entry":
         """Return the entry with another choice of modules to edit.
@@ -97,10 +119,44 @@ class Entry:
 
 @cache
 def catalogue() -> Mapping[str, Entry]:
-    """Return every language model by name."""
+    """Return every language model by name, those of the user's files last.
+
+    Raises:
+        InputError: a file is malformed, or names a language model that there is.
+    """
+    from malmen.lm.open_catalogue import read_catalogue
+
+    entries = dict(shipped())
+    for file in _files():
+        for name, entry in read_catalogue(Path(file)).items():
+            if name in entries:
+                raise InputError(f"{file}: there is a language model {name!r} already")
+            entries[name] = entry
+    return entries
+
+
+def use(files: Iterable[Path | str]) -> None:
+    """Add files of language models, for this process and those that it starts.
+
+    Raises:
+        InputError: as of :func:`catalogue`.
+    """
+    added = [str(Path(file).absolute()) for file in files]
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*_files(), *added]))
+    catalogue.cache_clear()
+    catalogue()
+
+
+def _files() -> list[str]:
+    return [file for file in os.environ.get(VARIABLE, "").split(os.pathsep) if file]
+
+
+@cache
+def shipped() -> Mapping[str, Entry]:
+    """Return the language models of ``catalogue.yaml`` by name."""
     source = resources.files("malmen.lm").joinpath("catalogue.yaml")
     text = source.read_text(encoding="utf-8")
-    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
+    return {name: entry_of_fields(name, fields) for name, fields in yaml.safe_load(text).items()}
 
 
 def paper_models() -> Mapping[str, Entry]:
@@ -119,7 +175,8 @@ def lookup(name: str) -> Entry:
     return catalogue()[name]
 
 
-def _entry(name: str, fields: dict[str, Any]) -> Entry:
+def entry_of_fields(name: str, fields: dict[str, Any]) -> Entry:
+    """Return the entry that a file writes so; patterns of modules are spelt out."""
     sources: dict[str, Any] = {
         key: kind(**fields.pop(key))
         for key, kind in (("package", Package), ("hub", Hub))

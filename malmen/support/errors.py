@@ -1,6 +1,9 @@
 """The one error that means: what was asked for or handed in cannot be used."""
 
-__all__ = ["InputError"]
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+__all__ = ["InputError", "choices"]
 
 
 class InputError(ValueError):
@@ -8,3 +11,11 @@ class InputError(ValueError):
 
     The command line prints the message as ``malmen: error: <message>`` and exits with status 2.
     """
+
+
+def choices(value: object, known: Sequence[object]) -> str:
+    """Return the nearest choice, where one is near, and all of them."""
+    names = [str(name) for name in known]
+    near = get_close_matches(str(value), names, n=1)
+    question = f"did you mean {near[0]!r}? " if near else ""
+    return f"({question}choices: {', '.join(names)})"

@@ -8,11 +8,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from transformers import AutoConfig, AutoTokenizer
-
 from malmen.lm.catalogue import Entry
-from malmen.lm.model_tree import auto_class
+from malmen.lm.weights.conversion import convert
 from malmen.lm.weights.manifest import write_manifest
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, sha256
@@ -20,8 +17,6 @@ from malmen.support.hub_files import HubFile, Listing, Repository, download, lis
 from malmen.support.retries import FAILURES, cause
 
 __all__ = ["fetch"]
-
-SHARD = "4GB"  # of a file of weights, at most
 
 DESCRIPTION = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|special_tokens_map\.json"
@@ -75,7 +70,7 @@ def fetch(entry: Entry, *, downloads: Path, out: Path) -> None:
         "downloaded": {file.name: sha256(folder / file.name) for file in files},
     }
     with atomic_folder(out) as made:
-        _convert(entry, folder, made)
+        convert(entry, folder, made)
         write_manifest(made, source)
     shutil.rmtree(folder)
 
@@ -101,22 +96,3 @@ def _check_disk(folder: Path, listing: Listing, files: Sequence[HubFile]) -> Non
             f"{folder}: {needed / 1e9:.1f} GB are needed to download and convert the weights, and "
             f"{free / 1e9:.1f} GB are free (make room)"
         )
-
-
-def _convert(entry: Entry, source: Path, target: Path) -> None:
-    """Write the model as transformers does, in safetensors and the dtype of the catalogue."""
-    kind = auto_class(entry, AutoConfig.from_pretrained(source))
-    model, report = kind.from_pretrained(
-        source,
-        dtype=getattr(torch, entry.dtype),
-        weights_only=True,  # of a .bin: no object but tensors is unpickled
-        output_loading_info=True,
-    )
-    if lacking := sorted({*report["missing_keys"], *report["mismatched_keys"]}):
-        others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise InputError(
-            f"{source}: the weights lack {lacking[0]}{others}, which {entry.title} has "
-            "(see malmen/lm/catalogue.yaml)"
-        )
-    model.save_pretrained(target, max_shard_size=SHARD)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)

@@ -1,0 +1,123 @@
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_model, tiny_tokenizer
+
+from malmen.lm import open_catalogue
+from malmen.lm.catalogue import VARIABLE, catalogue, lookup, shipped, use
+from malmen.lm.language_model import LanguageModel
+from malmen.lm.open_catalogue import completed, read_catalogue
+from malmen.lm.weights import folders, manifest
+from malmen.support.errors import InputError
+
+CLASSES = ("qwen2", "llama", "gemma", "opt", "neox", "bert")
+
+
+@pytest.fixture(autouse=True)
+def _only_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(VARIABLE, "")
+    catalogue.cache_clear()
+    yield
+    catalogue.cache_clear()
+
+
+def written(folder: Path, kind: str) -> Path:
+    """Write a tiny model of a class as its users have it."""
+    tiny_model(kind).float().save_pretrained(folder)
+    tiny_tokenizer(kind).save_pretrained(folder)
+    return folder
+
+
+def file(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_five_lines_add_a_model(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = written(tmp_path / kind, kind)
+    lines = f"mine:\n  title: Mine\n  credit: Me\n  folder: {folder}\n  dtype: float32\n"
+    with caplog.at_level(logging.INFO, logger="malmen"):
+        use([file(tmp_path / "models.yaml", lines)])
+        entry = lookup("mine")
+        assert lookup("mine") is entry
+    [said] = caplog.messages  # once
+    assert said.startswith("mine: derived from its architecture: rows ")
+    assert entry.edited[-1] in said
+    assert entry.rows == ("fever" if kind == "bert" else "zsre")
+    assert (entry.frozen, entry.figure, entry.attributions) == (2, "mine", ["Me"])
+    folders.fetch(entry, out=tmp_path / "out")
+    manifest.verify(tmp_path / "out")
+    assert tuple(LanguageModel.load(tmp_path / "out", entry).layers) == entry.edited
+    (folder / "model.safetensors").unlink()  # it was copied
+    assert LanguageModel.load(tmp_path / "out", entry).shapes
+
+
+def test_what_is_given_is_kept(tmp_path: Path) -> None:
+    folder = written(tmp_path / "llama", "llama")
+    up = '["model.layers.{1..2}.mlp.up_proj"]'
+    lines = f"mine:\n  folder: {folder}\n  edited: {up}\n  alternative: {up}\n"
+    entry = read_catalogue(file(tmp_path / "models.yaml", lines))["mine"]
+    layers = tuple(f"model.layers.{block}.mlp.up_proj" for block in (1, 2))
+    assert entry.edited == entry.alternative == layers
+    assert entry.frozen == 1
+    assert entry.blocks == "model.layers"
+    assert entry.title == "mine"
+
+
+def test_a_model_of_a_hub_is_completed_when_its_weights_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_catalogue, "FETCHED", tmp_path / "lm")
+    path = file(tmp_path / "models.yaml", "mine:\n  hub: {repository: me/mine}\n")
+    before = read_catalogue(path)["mine"]
+    assert before.is_open
+    assert before.edited == ()
+    assert before.hub is not None
+    assert before.hub.revision == "main"
+    folder = written(tmp_path / "lm" / "mine", "opt")
+    after = read_catalogue(path)["mine"]
+    assert after == completed(before, folder)
+    assert after.edited == ("model.decoder.layers.2.fc2",)
+    assert not after.is_open
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "mine: {folder: x, edit: []}",
+            r"models.yaml: mine: unknown key 'edit' \(did you mean 'ed",
+        ),
+        ("mine: {hub: {repo: me/mine}}", r"mine: hub: unknown key 'repo' \(choices: repository"),
+        ("mine: {hub: {revision: main}}", "mine: hub: key 'repository' is missing"),
+        ("mine: {package: {name: x}}", "mine: package: key 'version' is missing"),
+        ("mine: {title: Mine}", "mine: needs one source"),
+        ("mine: {folder: x, hub: {repository: me/mine}}", "mine: needs one source"),
+        ("Mine: {folder: x}", "Mine: a name is of small letters"),
+        ("mine: here", "mine: expected keys and values"),
+        ("[mine]", "expected names of language models"),
+        ("mine: {", "not a file of language models: while parsing"),
+        ("smollm2: {folder: x}", "there is a language model 'smollm2' already"),
+    ],
+)
+def test_mistakes_are_named_with_the_file(text: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=why) as error:
+        use([file(tmp_path / "models.yaml", text)])
+    assert "models.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_one_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.yaml: not a file of language models"):
+        use([tmp_path / "none.yaml"])
+
+
+def test_shipped_entries_are_as_they_were(tmp_path: Path) -> None:
+    assert dict(catalogue()) == dict(shipped())
+    folder = written(tmp_path / "llama", "llama")
+    assert completed(lookup("minilm"), folder) is lookup("minilm")
