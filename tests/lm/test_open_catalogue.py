@@ -1,16 +1,21 @@
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from configurations import load
 from tiny_models import tiny_model, tiny_tokenizer
 
+from malmen import cli
+from malmen.experiment.config import check
 from malmen.lm import open_catalogue
 from malmen.lm.catalogue import VARIABLE, catalogue, lookup, shipped, use
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.open_catalogue import completed, read_catalogue
 from malmen.lm.weights import folders, manifest
 from malmen.support.errors import InputError
+from malmen.support.files import read_json
 
 CLASSES = ("qwen2", "llama", "gemma", "opt", "neox", "bert")
 
@@ -121,3 +126,43 @@ def test_shipped_entries_are_as_they_were(tmp_path: Path) -> None:
     assert dict(catalogue()) == dict(shipped())
     folder = written(tmp_path / "llama", "llama")
     assert completed(lookup("minilm"), folder) is lookup("minilm")
+
+
+def test_the_option_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(tmp_path / "llama", "llama")
+    models = file(tmp_path / "models.yaml", f"mine:\n  folder: {folder}\n")
+    out = tmp_path / "out"
+    options = ["--lm", "mine", "--downloads", str(tmp_path), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["malmen", "fetch", "--catalogue", str(models), *options])
+    cli.main()
+    source = read_json(out / manifest.FILE)
+    assert source["folder"] == str(folder)
+    assert set(source["copied"]) == {path.name for path in folder.iterdir()}
+    assert os.environ[VARIABLE] == str(models)  # for whatever the command starts
+
+
+def test_a_wrong_file_ends_the_command_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = file(tmp_path / "models.yaml", "mine: {fodler: x}")
+    monkeypatch.setattr("sys.argv", ["malmen", f"--catalogue={models}", "plan", "--lm", "mine"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"malmen: error: {models}: mine: unknown key 'fodler' (did you mean 'fo")
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("mine: {hub: {repository: me/mine}}", "weights are here: malmen fetch --catalogue FILE"),
+        ("mine: {hub: {repo: me/mine}}", "configuration: models: .*models.yaml: mine: hub: unkn"),
+    ],
+)
+def test_the_configuration_names_what_is_wrong(lines: str, why: str, tmp_path: Path) -> None:
+    config = load("smoke")
+    config["language_models"]["mine"] = config["language_models"]["smollm2"]
+    config["run"]["language_models"] = ["mine"]
+    with pytest.raises(InputError, match=why):
+        check({**config, "models": [str(file(tmp_path / "models.yaml", lines))]})
