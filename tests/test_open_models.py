@@ -54,10 +54,7 @@ SECTION = {  # of random weights GeoNames would keep no row: they know none of t
 
 CONFIGURATION = {
     "models": ["my_models.yaml"],
-    "run": {
-        "language_models": ["tiny_qwen", "tiny_pythia"],
-        "editors": ["malmen", "ft", "ultraedit", "memit"],
-    },
+    "run": {"language_models": ["tiny_qwen", "tiny_pythia"]},
     "language_models": {"tiny_qwen": SECTION, "tiny_pythia": SECTION},
     "ablations": {"language_model": "tiny_qwen"},
     "memory": {"language_model": "tiny_pythia"},
@@ -101,7 +98,7 @@ def test_five_lines_take_two_models_from_their_folders_to_the_report(checkout: C
     assert (results / "report.html").is_file()
     for lm in ("tiny_qwen", "tiny_pythia"):
         assert (results / "figures" / f"figure_{lm}.pdf").is_file()
-        for editor in ("malmen", "ft", "ultraedit", "memit"):
+        for editor in ("malmen", "mend", "ft", "ultraedit", "memit"):
             scores = pd.read_parquet(results / "evaluations" / lm / f"{editor}.parquet")
             assert sorted(scores["edits"].unique()) == [4, 8]
             assert set(scores["lm"]) == {lm}
