@@ -46,11 +46,11 @@ VARIANTS: dict[str, str] = {
     FULL: MALMEN.title,
     "all_tokens": "cache all tokens",
     "first_fc": "edit first FC in FFN",
-    "first_fc_six": "edit first FC in FFN, last 6 blocks",
+    "first_fc_six": "edit first FC in 6 blocks",
     "sum": "sum in place of least squares",
     "no_normaliser": "no normaliser",
     "fixed_lambda": "λ fixed at 1",
-    "token_weights": "loss weighted as released: token by token",
+    "token_weights": "tokens weigh equally",
 }
 """The rows of Table 2 with their names in print: the full editor, then the variants.
 
