@@ -166,6 +166,10 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX_SPECIAL.get(sign, sign) for sign in text)
 
 
+ROWS_OF_A_PAGE = 40
+"""More rows than this, of all grids together, stand closer in LaTeX."""
+
+
 def _latex(table: Table) -> str:
     lines = [
         r"\begin{table}[tbp]",
@@ -176,6 +180,8 @@ def _latex(table: Table) -> str:
         r"\scriptsize",
         r"\setlength{\tabcolsep}{2pt}",
     ]
+    if sum(len(grid.rows) for grid in table.grids) > ROWS_OF_A_PAGE:
+        lines.append(r"\renewcommand{\arraystretch}{0.85}")
     for grid in table.grids:
         lines += [r"\par\medskip", *_latex_grid(grid)]
     if table.notes:
