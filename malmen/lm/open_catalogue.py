@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from malmen.lm.catalogue import Entry, Hub, Package, entry_of_fields
+from malmen.lm.catalogue import Entry, Hub, Modules, Package, entry_of_fields
 from malmen.support.errors import InputError, choices
 
 __all__ = ["FETCHED", "completed", "read_catalogue"]
@@ -24,10 +24,7 @@ FETCHED = Path("resources/lm")
 """Where the workflow keeps weights that arrived from outside, a folder a language model."""
 
 _SOURCES = ("folder", "hub", "package")
-_KEYS = (
-    *("title", "credit", *_SOURCES, "dtype"),
-    *("blocks", "frozen", "edited", "alternative", "alternative_six", "memit"),
-)
+_KEYS = ("title", "credit", *_SOURCES, "dtype", "blocks", "frozen", *get_args(Modules))
 _HUB = {"revision": "main", "licence": "licence as in the repository"}
 
 
