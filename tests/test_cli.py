@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -548,7 +549,8 @@ def test_a_language_model_of_ones_own_is_credited(
     run_here: Run, ready: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = replace(lookup("smollm2"), name="own", title="Own", credit="")
-    monkeypatch.setattr("malmen.lm.catalogue.catalogue", lambda: {**catalogue(), "own": own})
+    everything = {**catalogue(), "own": own}
+    monkeypatch.setattr("malmen.lm.catalogue.catalogue", cache(lambda: everything))
     words = without(ready.evaluate("ultraedit", "--data", "geonames", lm="own"), "--prefix")
     assert run_here(*words).status == 0
     frame, metadata = per_fact.read(ready.folder / "out" / "e.parquet")
