@@ -179,9 +179,7 @@ class Released:
         self, model: PreTrainedModel, layers: Sequence[str], recipe: Recipe, folder: Path
     ) -> None:
         self.model, self.recipe, self.folder = model.eval().requires_grad_(False), recipe, folder
-        self.judges = getattr(model.config, "num_labels", 2) == 1 and model.config.model_type in (
-            "bert",
-        )
+        self.judges = model.config.model_type == "bert"  # a fact checker: one logit a claim
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         if not self.judges:
             model.loss_type = "ForCausalLM"  # what it takes anyway, without saying so

@@ -275,7 +275,7 @@ def test_first_losses_are_equal_in_single_precision(tmp_path: Path) -> None:
 # --- where a training starts ---
 
 
-def start_of(name: str, shape: tuple[int, ...], settings: HyperSettings) -> float | None:
+def start_of(name: str, settings: HyperSettings) -> float | None:
     """Return the constant that a parameter starts at; None of a matrix of N(0, 1)."""
     kind = name.rpartition(".")[2]
     constants = {"B": 0.0, "bias": 0.0, "scale": 1.0, "offset": 0.0, "log_lambdas": 0.0}
@@ -296,7 +296,7 @@ def test_every_parameter_starts_as_released(name: str, tmp_path: Path) -> None:
         matrices = 0
         for parameter_name, parameter in parameters.items():
             value = parameter.detach().double()
-            constant = start_of(parameter_name, tuple(value.shape), chosen)
+            constant = start_of(parameter_name, chosen)
             if constant is not None:
                 assert torch.equal(parameter, torch.full_like(parameter, constant)), parameter_name
                 continue
