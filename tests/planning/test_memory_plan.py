@@ -1,21 +1,13 @@
 """The memory plan against peaks that were measured, each in a process of its own."""
 
-import random
-from dataclasses import replace
-from functools import partial
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from tiny_models import tiny_tokenizer
-from transformers import AutoConfig
+from memory_needs import planned_and_measured
 
-from malmen.experiment.memory import PROCEDURES, in_child
-from malmen.lm.batches import Example
-from malmen.lm.catalogue import Entry, lookup
-from malmen.lm.encoding import EncodedFact
-from malmen.lm.language_model import LanguageModel
-from malmen.lm.model_tree import auto_class
-from malmen.planning.memory_plan import Lengths, Planner
-from malmen.results.memory import EDITING, SPILLED, TRAINING
+from malmen.lm.catalogue import lookup
+from malmen.planning.memory_plan import Planner
 from malmen.settings import HyperSettings
 from malmen.support.errors import InputError
 
@@ -24,39 +16,6 @@ BYTES_OF_A_GPU = 24e9
 FACTOR = 1.5
 """A plan is right if it is neither above nor below what is measured by more."""
 
-SHAPES = {
-    "gpt2_desk": {"vocab_size": 4000, "n_embd": 256, "n_inner": 1536},
-    "t5_desk": {"vocab_size": 4000, "d_model": 256, "d_ff": 1024},
-}
-TOKENS, ANSWERS = 24, 3
-
-
-def entry_of(name: str) -> Entry:
-    entry = lookup(name)
-    assert entry.built
-    return Entry(**{**vars(entry), "built": {**entry.built, **SHAPES[name]}})
-
-
-def language_model(entry: Entry) -> LanguageModel:
-    assert entry.built
-    tokens = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0}
-    config = AutoConfig.for_model(**{**entry.built, **tokens})
-    model = auto_class(entry, config).from_config(config)
-    return LanguageModel(model, tiny_tokenizer("gpt2"), entry)
-
-
-def facts_for(entry: Entry, n: int) -> list[EncodedFact]:
-    draw = random.Random(0)
-
-    def example() -> Example:
-        ids = tuple(draw.randrange(3, 4000) for _ in range(TOKENS))
-        targets = tuple(draw.randrange(3, 4000) for _ in range(ANSWERS))
-        if entry.name == "t5_desk":
-            return Example(ids, tuple(range(ANSWERS)), targets, (0, *targets[:-1]))
-        return Example(ids, tuple(range(TOKENS - ANSWERS, TOKENS)), targets)
-
-    return [EncodedFact(example(), example(), example()) for _ in range(n)]
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -64,18 +23,10 @@ def facts_for(entry: Entry, n: int) -> list[EncodedFact]:
     [("gpt2_desk", 128, "ans"), ("gpt2_desk", 256, "all"), ("t5_desk", 96, "ans")],
 )
 def test_a_plan_is_near_what_is_measured(name: str, edits: int, cached: str) -> None:
-    entry = entry_of(name)
-    settings = HyperSettings(rank=512, cached=cached)
-    lm, facts = language_model(entry), facts_for(entry, edits)
-    planner = Planner(entry, lengths=Lengths.of(facts))
-    plans = {
-        TRAINING: planner.meta_training("malmen", settings, edits=edits),
-        SPILLED: planner.meta_training("malmen", replace(settings, memory_mb=0), edits=edits),
-        EDITING: planner.editing("malmen", settings, edits=edits),
-    }
-    for procedure, plan in plans.items():
-        measured, _ = in_child(partial(PROCEDURES[procedure], lm, facts, settings))
-        planned = (plan.together - planner.upper_weights) / 2**20  # the model was there before
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        needs = fresh.submit(planned_and_measured, name, edits, cached).result()
+    assert len(needs) == 3
+    for procedure, (planned, measured) in needs.items():
         assert measured / FACTOR < planned < measured * FACTOR, (procedure, planned, measured)
 
 
