@@ -328,7 +328,7 @@ def import_rows(
     """Draw rows from real zsRE or FEVER files.
 
     Args:
-        lm: Name in the catalogue; it says which shape the rows have.
+        lm: Name in the catalogue; it says what its rows are, questions or claims.
         files: JSON or JSON-lines files with the fields of MALMEN's or MEND's data, gzipped or not.
         out: JSON lines, one complete row each.
         rows: Number of rows.
@@ -342,7 +342,7 @@ def import_rows(
 
     drawn = draw_rows(
         files,
-        shape=lookup(lm).rows,
+        task=lookup(lm).task,
         unrelated=unrelated,
         exclude=exclude,
         n=rows,

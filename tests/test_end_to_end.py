@@ -96,7 +96,7 @@ def train(out: str, *, steps: int) -> str:
 
 def test_splits_share_no_subject_and_no_question(shell: Shell) -> None:
     splits = [
-        read_rows(shell.folder / "rows" / f"{split}.jsonl", "zsre")
+        read_rows(shell.folder / "rows" / f"{split}.jsonl", "completion")
         for split in ("train", "validation", "evaluation")
     ]
     for field in ("src", "subject"):
@@ -148,7 +148,7 @@ def test_from_rows_to_the_summary(shell: Shell) -> None:
         assert (shell.folder / path).stat().st_size > 0
         assert f"  {path}\n" in out
     assert "SmolLM2-135M, 8 edits" in out
-    row = read_rows(shell.folder / "rows/evaluation.jsonl", "zsre")[0]
+    row = read_rows(shell.folder / "rows/evaluation.jsonl", "completion")[0]
     assert row.src in (shell.folder / "smoke/summary.md").read_text("utf-8")
     drawn = pd.read_csv(shell.folder / "smoke/figures/figure_S1.csv")
     assert set(drawn["edits"]) == {4, 8}
@@ -260,7 +260,7 @@ def test_architectures_trained_here(lm: str, shell: Shell, tmp_path: Path) -> No
         "ultraedit": EVALUATION_DATA,
     }
     if lookup(lm).memit:
-        questions = [row.src for row in read_rows(tmp_path / "rows" / "train.jsonl", "zsre")]
+        questions = [row.src for row in read_rows(tmp_path / "rows" / "train.jsonl", "completion")]
         (tmp_path / "texts.txt").write_text("\n".join(questions), encoding="utf-8")
         here.malmen(
             f"key-statistics {common} --texts texts.txt --samples {len(questions)}"

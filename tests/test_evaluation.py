@@ -69,7 +69,7 @@ def plain_answers(
 ) -> list[int]:
     with torch.no_grad():
         logits = plain_logits(lm, example, shifts)
-    if lm.entry.rows == "fever":
+    if lm.entry.task == "verdict":
         return [int(logits.item() > 0)]
     return [max(range(len(row)), key=row.__getitem__) for row in logits.tolist()]
 

@@ -19,9 +19,9 @@ from malmen.data.rows import (
     Answer,
     FeverRow,
     Label,
-    Shape,
+    Task,
     ZsreRow,
-    check_shape,
+    check_task,
     fever_row,
     label,
     loc_pair,
@@ -64,7 +64,7 @@ RELATION_OF_RULES = "rule-made paraphrases"
 def import_rows(
     files: Sequence[str | Path],
     *,
-    shape: Shape,
+    task: Task,
     unrelated: str | Path | None,
     n: int | None,
     seed: int,
@@ -82,7 +82,7 @@ def import_rows(
 
     Args:
         files: One or several files, read in turn.
-        shape: The shape of their rows.
+        task: What a language model does with them.
         unrelated: A file with ``loc`` and ``loc_ans`` (zsRE) or ``claim`` and ``label`` (FEVER).
         n: How many rows to draw, or None for all of them, shuffled.
         seed: Decides the draw, the pairing and the labels.
@@ -100,12 +100,12 @@ def import_rows(
     if not files:
         raise InputError("no files to import rows from (name at least one)")
     rng = random.Random(seed)
-    check_shape(shape)
+    check_task(task)
     records = [in_zsre_form(record) for path in files for record in read_records(path)]
     records = _without_known(records, exclude)
     others = None if unrelated is None else read_records(unrelated)
     name = ", ".join(str(path) for path in files)
-    if shape == "zsre":
+    if task == "completion":
         return zsre_rows(records, name, unrelated=others, n=n, rng=rng, answer=answer)
     return fever_rows(records, name, unrelated=others, n=n, rng=rng)
 

@@ -23,9 +23,9 @@ __all__ = [
     "FeverRow",
     "Label",
     "Row",
-    "Shape",
+    "Task",
     "ZsreRow",
-    "check_shape",
+    "check_task",
     "fever_row",
     "label",
     "loc_pair",
@@ -37,7 +37,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Shape = Literal["zsre", "fever"]
+Task = Literal["completion", "verdict"]
+"""What a language model does: complete a prompt (zsRE) or judge a claim (FEVER)."""
 
 
 Label = Literal["SUPPORTS", "REFUTES"]
@@ -46,7 +47,7 @@ Label = Literal["SUPPORTS", "REFUTES"]
 Answer = Literal["answers", "alt"]
 
 
-SHAPES: tuple[Shape, ...] = ("zsre", "fever")
+TASKS: tuple[Task, ...] = ("completion", "verdict")
 
 
 LABELS: tuple[Label, ...] = ("SUPPORTS", "REFUTES")
@@ -113,16 +114,16 @@ Row = ZsreRow | FeverRow
 
 @overload
 def read_rows(
-    path: str | Path, shape: Literal["zsre"], *, answer: Answer = "answers"
+    path: str | Path, task: Literal["completion"], *, answer: Answer = "answers"
 ) -> list[ZsreRow]: ...
 @overload
 def read_rows(
-    path: str | Path, shape: Literal["fever"], *, answer: Answer = "answers"
+    path: str | Path, task: Literal["verdict"], *, answer: Answer = "answers"
 ) -> list[FeverRow]: ...
 @overload
-def read_rows(path: str | Path, shape: Shape, *, answer: Answer = "answers") -> list[Row]: ...
+def read_rows(path: str | Path, task: Task, *, answer: Answer = "answers") -> list[Row]: ...
 def read_rows(
-    path: str | Path, shape: Shape, *, answer: Answer = "answers"
+    path: str | Path, task: Task, *, answer: Answer = "answers"
 ) -> list[ZsreRow] | list[FeverRow] | list[Row]:
     """Read every row of a file and check it.
 
@@ -132,8 +133,8 @@ def read_rows(
     Args:
         path: A ``.json`` (list of rows, or mapping of columns) or ``.jsonl`` file, which may be
             gzipped (``.gz`` at the end of its name).
-        shape: ``"zsre"`` for fields ``src``, ``rephrase``, ``ans`` (or MEND's ``answers`` and
-            ``alt``), ``loc``, ``loc_ans``; ``"fever"`` for ``prompt``, ``equiv_prompt``,
+        task: ``"completion"`` for fields ``src``, ``rephrase``, ``ans`` (or MEND's ``answers`` and
+            ``alt``), ``loc``, ``loc_ans``; ``"verdict"`` for ``prompt``, ``equiv_prompt``,
             ``unrel_prompt``, ``alt``, ``unrel_ans``. ``subject`` and ``relation`` are optional.
         answer: Which of MEND's fields is the answer to edit in where a row has no ``ans`` but
             both of them: the first of the true ``answers``, or ``alt``.
@@ -141,9 +142,9 @@ def read_rows(
     Returns:
         The rows in the order of the file, their texts stripped.
     """
-    check_shape(shape)
+    check_task(task)
     records = read_records(path)
-    if shape == "zsre":
+    if task == "completion":
         return without_repeats([zsre_row(r, answer) for r in records], path)
     return without_repeats([fever_row(record) for record in records], path)
 
@@ -153,7 +154,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
 
     Args:
         path: The file; its folder is made where missing.
-        rows: Rows of one shape.
+        rows: Rows of one task.
     """
     write_json_lines(path, (_without_none(asdict(row)) for row in rows))
 
@@ -236,10 +237,10 @@ def without_repeats(items: Sequence[Item], name: str | Path) -> list[Item]:
     return list(first.values())
 
 
-def check_shape(shape: str) -> None:
-    """Refuse a shape that is not one of the two."""
-    if shape not in SHAPES:
-        raise InputError(f"unknown shape '{shape}' (use one of {', '.join(SHAPES)})")
+def check_task(task: str) -> None:
+    """Refuse a task that is not one of the two."""
+    if task not in TASKS:
+        raise InputError(f"unknown task '{task}' (use one of {', '.join(TASKS)})")
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def answer(
     Raises:
         InputError: The language model answers no prompts, or something does not fit.
     """
-    if lookup(lm).rows != "zsre":
+    if lookup(lm).task != "completion":
         raise InputError(f"{lm} judges claims, it answers no prompts")
-    facts = read_rows(rows, "zsre")
+    facts = read_rows(rows, "completion")
     check_pool([edits], sets=1, pool=len(facts))
     model = load(lm, weights, device=device)
     write_json(out, before_and_after(load_editor(trained, model), model, facts[:edits], show=show))

@@ -73,7 +73,7 @@ def _with_models(schema: dict[str, Any], files: Any) -> dict[str, Any]:
     for name in catalogue().keys() - shipped().keys():
         kinds["language_model_name"]["enum"].append(name)
         top["language_models"]["properties"][name] = {"$ref": "#/$defs/language_model"}
-        if lookup(name).rows == "zsre":
+        if lookup(name).task == "completion":
             top["answers"]["properties"]["language_model"]["enum"].append(name)
     return schema
 

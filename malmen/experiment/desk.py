@@ -55,7 +55,7 @@ def make_rows(
     for split in SPLITS:
         pool = splits[UNRELATED[split]]
         n = sizes[split]
-        if lm.entry.rows == "zsre":
+        if lm.entry.task == "completion":
             known = known_prompts(lm, geonames.prompts_to_probe(pool), enough=n, name=split)
             rows[split] = geonames.zsre_rows(splits[split], known, n=n, seed=seed)
         else:

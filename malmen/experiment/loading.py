@@ -70,4 +70,4 @@ def load(
 
 def encode(model: LanguageModel, rows: Path, *, seed: int) -> list[EncodedFact]:
     """Read rows, and tokenise them; the seed draws their paraphrases."""
-    return encode_rows(model, read_rows(rows, model.entry.rows), seed=seed)
+    return encode_rows(model, read_rows(rows, model.entry.task), seed=seed)

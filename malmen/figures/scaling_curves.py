@@ -148,7 +148,7 @@ def label_counts(axes: Axes, counts: np.ndarray) -> None:
 
 def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Caption:
     late = ", ".join(card.title for card in later(editors))
-    answers = "of the verdict" if entry.rows == "fever" else "over tokens, teacher-forced,"
+    answers = "of the verdict" if entry.task == "verdict" else "over tokens, teacher-forced,"
     parts = [
         _whose(entry),
         f"ES, GS and LS are mean accuracies {answers} on edited facts, equivalent prompts and "

@@ -7,19 +7,17 @@ are found by their structure, not by the names that each family of models gives 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from malmen.data.rows import Task
 from malmen.lm.model_tree import Leaf, head_class, leaf, stacks
 from malmen.support.errors import InputError
 
 __all__ = ["Architecture", "derive"]
-
-Rows = Literal["zsre", "fever"]
 
 EDITED_SHARE = 4
 """One in so many blocks, the uppermost ones, is edited."""
@@ -32,7 +30,7 @@ class Architecture:
     The fields are those of :class:`malmen.lm.catalogue.Entry`.
     """
 
-    rows: Rows
+    task: Task
     blocks: str
     frozen: int
     edited: tuple[str, ...]
@@ -67,11 +65,11 @@ def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
             f"{name}: its weights are quantised, and an edit adds a shift to plain ones; give a "
             "copy in float32, bfloat16 or float16"
         )
-    rows = _rows(config, name)
+    task = _task(config, name)
     with torch.device("meta"):
-        model: PreTrainedModel = head_class(rows, config).from_config(config)
+        model: PreTrainedModel = head_class(task, config).from_config(config)
     lists = _lists_of_blocks(model, name)
-    is_decoder = rows == "zsre" and not config.is_encoder_decoder
+    is_decoder = task == "completion" and not config.is_encoder_decoder
     edited, alternative, memit = [], [], []
     for path, blocks in lists.items():
         for index in range(_first_edited(blocks), len(blocks)):
@@ -84,7 +82,7 @@ def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
     _check_untied(model, (*edited, *alternative, *memit), name)
     path, blocks = next(iter(lists.items()))
     return Architecture(
-        rows=rows,
+        task=task,
         blocks=path,
         frozen=_first_edited(blocks),
         edited=tuple(edited),
@@ -93,8 +91,8 @@ def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
     )
 
 
-def _rows(config: PreTrainedConfig, name: str) -> Rows:
-    """Return the shape of the facts that the head reads."""
+def _task(config: PreTrainedConfig, name: str) -> Task:
+    """Return what the head does with a prompt."""
     heads = config.architectures or []
     if any(head.endswith("ForSequenceClassification") for head in heads):
         if config.num_labels != 1:
@@ -102,7 +100,7 @@ def _rows(config: PreTrainedConfig, name: str) -> Rows:
                 f"{name}: a fact checker has one logit a claim, and this classifier has "
                 f"{config.num_labels}"
             )
-        return "fever"
+        return "verdict"
     if not any("ForCausalLM" in head or "LMHead" in head for head in heads) and not (
         config.is_encoder_decoder
     ):
@@ -110,7 +108,7 @@ def _rows(config: PreTrainedConfig, name: str) -> Rows:
             f"{name}: {', '.join(heads) or 'a model without a head'} neither continues a prompt "
             "nor judges a claim; fine-tune it first, to a classifier with one logit"
         )
-    return "zsre"
+    return "completion"
 
 
 def _lists_of_blocks(model: PreTrainedModel, name: str) -> Mapping[str, nn.ModuleList]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import bracex
 import yaml
 
+from malmen.data.rows import Task
 from malmen.support.errors import InputError
 
 __all__ = [
@@ -71,7 +72,7 @@ class Entry:
     built: Mapping[str, Any] | None = None
     published: Mapping[str, Any] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    rows: Literal["zsre", "fever"] = "zsre"
+    task: Task = "completion"
     figure: str | None = None
     stands_for: str | None = None
     blocks: str = ""

@@ -51,11 +51,11 @@ class LanguageModel:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.entry = entry
-        self.objective = OBJECTIVES[entry.rows]
+        self.objective = OBJECTIVES[entry.task]
         self.layers = {name: _linear(model, name) for name in entry.edited}
         self.device = model.device
         head = model.get_output_embeddings()
-        if entry.rows == "zsre":
+        if entry.task == "completion":
             head.register_forward_pre_hook(self._keep_answers)
         for layer in self.layers.values():
             _cast_to_weight(layer)
@@ -110,7 +110,7 @@ class LanguageModel:
             InputError: the prompt or the answer tokenises to nothing, or they are too long.
         """
         ids = self.tokenizer(prompt)["input_ids"]
-        if self.entry.rows == "fever":
+        if self.entry.task == "verdict":
             return self._fitting(Example(tuple(ids), (0,), (LABELS[answer],)), prompt)
         targets = self.tokenizer(" " + answer.strip(), add_special_tokens=False)["input_ids"]
         if not ids or not targets or not answer.strip():
@@ -167,7 +167,7 @@ class LanguageModel:
         if stored is None:
             return self.logits(batch)
         stored = stored.to(self.device)
-        is_logits = self.entry.rows == "fever"
+        is_logits = self.entry.task == "verdict"
         return _in_single_precision(
             stored if is_logits else self.model.get_output_embeddings()(stored)
         )
@@ -243,7 +243,7 @@ class LanguageModel:
         return example
 
     def _options(self, batch: Batch) -> dict[str, Any]:
-        options: dict[str, Any] = {"use_cache": False} if self.entry.rows == "zsre" else {}
+        options: dict[str, Any] = {"use_cache": False} if self.entry.task == "completion" else {}
         if batch.decoder_input_ids is not None:
             options["decoder_input_ids"] = batch.decoder_input_ids
             options["decoder_attention_mask"] = batch.decoder_attention_mask

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, groupby
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from malmen.data.rows import Task
 from malmen.lm.catalogue import Entry
 from malmen.support.errors import InputError
 
@@ -63,12 +64,12 @@ def auto_class(entry: Entry, config: PreTrainedConfig) -> Any:
     """Return the class of transformers that loads a model with the head that its rows need."""
     if not entry.edited:  # an encoder to be fine-tuned
         return AutoModel
-    return head_class(entry.rows, config)
+    return head_class(entry.task, config)
 
 
-def head_class(rows: Literal["zsre", "fever"], config: PreTrainedConfig) -> Any:
+def head_class(task: Task, config: PreTrainedConfig) -> Any:
     """Return the class of transformers with the head that completes prompts or judges claims."""
-    if rows == "fever":
+    if task == "verdict":
         return AutoModelForSequenceClassification
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 

@@ -5,6 +5,8 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
+from malmen.data.rows import Task
+
 __all__ = ["OBJECTIVES", "Objective"]
 
 
@@ -68,5 +70,5 @@ class BinaryVerdict:
         return (logits.squeeze(-1) > 0).long()
 
 
-OBJECTIVES: dict[str, Objective] = {"zsre": TokenPrediction(), "fever": BinaryVerdict()}
-"""Objective by the shape of the rows: zsRE rows are completed, FEVER rows are judged."""
+OBJECTIVES: dict[Task, Objective] = {"completion": TokenPrediction(), "verdict": BinaryVerdict()}
+"""Objective by task."""

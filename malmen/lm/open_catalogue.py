@@ -61,12 +61,12 @@ def completed(entry: Entry, folder: Path) -> Entry:
 
     found = vars(derive(AutoConfig.from_pretrained(folder), name=entry.name))
     left_out = {key: value for key, value in found.items() if not getattr(entry, key)}
-    whole = replace(entry, **{**left_out, "rows": found["rows"], "is_open": False})
+    whole = replace(entry, **{**left_out, "task": found["task"], "is_open": False})
     if not entry.frozen:
         blocks = [split_name(layer) for layer in (*whole.edited, *whole.alternative)]
         lowest = min((index for path, index, _ in blocks if path == whole.blocks), default=0)
         whole = replace(whole, frozen=lowest)
-    said = {key: getattr(whole, key) for key in ("rows", *(k for k in left_out if k != "rows"))}
+    said = {key: getattr(whole, key) for key in ("task", *(k for k in left_out if k != "task"))}
     logger.info(
         "%s: derived from its architecture: %s",
         entry.name,

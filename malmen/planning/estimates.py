@@ -216,7 +216,7 @@ class _LanguageModelCosts:
         weights = lengths.tokens * sum(_size(block) for block in blocks[lowest:])
         if lm.model.config.is_encoder_decoder:
             weights += lengths.answers * _size(lm.model.get_submodule("decoder.block"))
-        if self.entry.rows == "zsre":
+        if self.entry.task == "completion":
             weights += lengths.answers * _size(lm.model.get_output_embeddings())
         return 2 * weights
 

@@ -63,8 +63,8 @@ class Lengths:
 
 
 TYPICAL = {
-    "zsre": Lengths(tokens=19.6, answers=3.2, longest=64),
-    "fever": Lengths(tokens=16, answers=1, longest=128),
+    "completion": Lengths(tokens=19.6, answers=3.2, longest=64),
+    "verdict": Lengths(tokens=16, answers=1, longest=128),
 }
 """Lengths to plan with before there are rows, by their shape. Those of zsRE with Natural Questions
 were measured on slices of the data; of the longest tuples, and of FEVER, they are assumptions."""
@@ -220,7 +220,7 @@ class Planner:
 
     def __init__(self, entry: Entry, *, lengths: Lengths | None = None) -> None:
         self.entry = entry
-        self.lengths = lengths or TYPICAL[entry.rows]
+        self.lengths = lengths or TYPICAL[entry.task]
         model = build(entry).to(getattr(torch, entry.dtype))
         tokenizer: Any = None  # nothing is tokenised
         self.lm = LanguageModel(model, tokenizer, entry)
@@ -267,7 +267,7 @@ class Planner:
         """Return the largest batch: as many of the longest tuples as it takes."""
         answers = round(self.lengths.answers)
         ids = (1,) * self.lengths.longest
-        if self.entry.rows == "fever":
+        if self.entry.task == "verdict":
             example = Example(ids, (0,), (1,))
         elif self.lm.model.config.is_encoder_decoder:
             example = Example(ids, tuple(range(answers)), (1,) * answers, (0,) * answers)
@@ -307,7 +307,8 @@ class Planner:
         Keys and value gradients are not counted: they are left out where the disk is short.
         """
         config, itemsize = self.lm.model.config, self.lm.model.dtype.itemsize
-        at_answers = 1 if self.entry.rows == "fever" else self.lengths.answers * config.hidden_size
+        verdict = self.entry.task == "verdict"
+        at_answers = 1 if verdict else self.lengths.answers * config.hidden_size
         per_tuple = self.lengths.tokens * config.hidden_size + at_answers
         return round(3 * rows * per_tuple * itemsize)
 

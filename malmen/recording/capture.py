@@ -95,7 +95,7 @@ def run_edit_tuples(
 
 def _block_below(lm: LanguageModel) -> int | None:
     """Return the block below the edited ones, if the ends of sequences can be run from there."""
-    if lm.entry.rows == "fever" or lm.model.config.is_encoder_decoder or lm.stored is not None:
+    if lm.entry.task == "verdict" or lm.model.config.is_encoder_decoder or lm.stored is not None:
         return None
     lowest = min(block_of(lm, layer) for layer in lm.layers)
     return lowest - 1 if lowest > 0 else None

@@ -109,7 +109,7 @@ def _contents(
 
 def _shapes(lm: LanguageModel, contents: Contents) -> Shapes:
     config = lm.model.config
-    is_judged = lm.entry.rows == "fever"
+    is_judged = lm.entry.task == "verdict"
     return contents.shapes(
         dtype=lm.model.dtype,
         state=config.hidden_size,
@@ -200,7 +200,7 @@ def _head_inputs(lm: LanguageModel, *, are_logits_read: bool) -> Iterator[list[T
         inputs.append(args[0].detach())
         return args if are_logits_read else (args[0][:0],)
 
-    if lm.entry.rows == "fever":
+    if lm.entry.task == "verdict":
         yield inputs
         return
     handle = lm.model.get_output_embeddings().register_forward_pre_hook(keep)

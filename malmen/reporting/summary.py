@@ -118,7 +118,7 @@ def read_answers(path: Path) -> list[list[dict[str, Any]]]:
 def _accuracy(folder: Path) -> str:
     entry = lookup(folder.name)
     shares: dict[str, float] = read_json(folder / "accuracy.json")
-    what = "verdicts on claims" if entry.rows == "fever" else "tokens of answers"
+    what = "verdicts on claims" if entry.task == "verdict" else "tokens of answers"
     found = "; ".join(f"{name.replace('_', ' ')} {_percent(x)} %" for name, x in shares.items())
     return f"{entry.title}, {what} right before editing: {found}."
 

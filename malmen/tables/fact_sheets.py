@@ -157,7 +157,7 @@ def _rows(lm: str, paths: Sequence[Path]) -> dict[str, int]:
     splits = {Path(p).stem: Path(p) for p in paths if Path(p).parent.name == lm}
     if missing := [split for split in _SPLITS if split not in splits]:
         raise InputError(f"table 4: no --rows of {lm}/{missing[0]}.jsonl")
-    found = {split: read_rows(splits[split], lookup(lm).rows) for split in _SPLITS}
+    found = {split: read_rows(splits[split], lookup(lm).task) for split in _SPLITS}
     sizes = {f"{split}_rows": len(found[split]) for split in _SPLITS}
     everything = [row for split in found.values() for row in split]
     return sizes | {
@@ -218,7 +218,7 @@ def _cached(entry: Entry, model: "PreTrainedModel", cached: str | None) -> str:
         return "every token of encoder and decoder"
     if cached != "ans":
         return "every token" if cached else EMPTY
-    return "the first, [CLS]" if entry.rows == "fever" else "those that predict the answer"
+    return "the first, [CLS]" if entry.task == "verdict" else "those that predict the answer"
 
 
 def _origin(entry: Entry) -> str:

@@ -22,7 +22,7 @@ ROW = {
 
 def rows_of(tmp_path, *cases, **options):
     path = write_lines(tmp_path / "cases.jsonl", *cases)
-    return import_rows([path], shape="zsre", unrelated=None, n=None, seed=0, **options)
+    return import_rows([path], task="completion", unrelated=None, n=None, seed=0, **options)
 
 
 @pytest.mark.parametrize("answer", ["answers", "alt"])
@@ -84,7 +84,7 @@ def test_other_records_stay_as_they_are():
 
 def test_the_real_cases(shared_data):
     path = shared_data / "counterfact" / "counterfact-train.json.gz"
-    rows = import_rows([path], shape="zsre", unrelated=None, n=None, seed=0)
+    rows = import_rows([path], task="completion", unrelated=None, n=None, seed=0)
     assert len(rows) == 10_000 - 77  # as many prompts are repeated
     for row in rows:
         assert row.subject

@@ -36,17 +36,17 @@ def test_rows_with_their_own_unrelated_question_keep_it(tmp_path):
     bare = {k: v for k, v in ZSRE.items() if not k.startswith("loc")}
     rows = write_lines(tmp_path / "rows.jsonl", ZSRE, {**bare, "src": "What?"})
     pairs = write_lines(tmp_path / "pairs.jsonl", {"loc": "When?", "loc_ans": "Now"})
-    got = import_rows([rows], shape="zsre", unrelated=pairs, n=None, seed=0)
+    got = import_rows([rows], task="completion", unrelated=pairs, n=None, seed=0)
     assert {row.src: row.loc for row in got} == {"Who?": "Where?", "What?": "When?"}
     with pytest.raises(InputError, match="field 'loc': missing in 1 of 2 rows"):
-        import_rows([rows], shape="zsre", unrelated=None, n=None, seed=0)
+        import_rows([rows], task="completion", unrelated=None, n=None, seed=0)
 
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_more_rows_than_there_are_is_an_error(tmp_path, n):
     path = write_lines(tmp_path / "rows.jsonl", ZSRE, {**ZSRE, "src": "What?"})
     with pytest.raises(InputError, match=f"{n} rows asked of 2"):
-        import_rows([path], shape="zsre", unrelated=None, n=n, seed=0)
+        import_rows([path], task="completion", unrelated=None, n=n, seed=0)
 
 
 def test_rows_of_other_splits_are_left_out(tmp_path):
@@ -57,42 +57,42 @@ def test_rows_of_other_splits_are_left_out(tmp_path):
         {**ZSRE, "src": "WHO?"},
         {**ZSRE, "src": "Where?", "subject": "ada"},
     )
-    got = import_rows([here], shape="zsre", unrelated=None, n=None, seed=0, exclude=[there])
+    got = import_rows([here], task="completion", unrelated=None, n=None, seed=0, exclude=[there])
     assert {row.subject for row in got} == {"Bob", "Cyd"}
     with pytest.raises(InputError, match="no rows are left"):
-        import_rows([here], shape="zsre", unrelated=None, n=None, seed=0, exclude=[here])
+        import_rows([here], task="completion", unrelated=None, n=None, seed=0, exclude=[here])
 
 
 def test_claims_of_one_page_alone_have_no_unrelated_claim(tmp_path):
     claims = [{"claim": f"It is {i}.", "label": "SUPPORTS", "evidence_pages": ["It"]} for i in "ab"]
     path = write_lines(tmp_path / "claims.jsonl", *claims)
     with pytest.raises(InputError, match=r"claims\.jsonl:[12]: field 'evidence_pages'"):
-        import_rows([path], shape="fever", unrelated=None, n=None, seed=0)
+        import_rows([path], task="verdict", unrelated=None, n=None, seed=0)
 
 
 def test_whole_fever_rows_are_imported_as_they_are(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", FEVER)
-    rows = import_rows([path], shape="fever", unrelated=None, n=1, seed=0)
+    rows = import_rows([path], task="verdict", unrelated=None, n=1, seed=0)
     assert rows == [FeverRow(**{**FEVER, "equiv_prompt": ("So it is.",)})]
 
 
 def test_real_zsre_training_rows_get_unrelated_questions(shared_data):
     path = shared_data / "zsre" / "derived_train_with_template_rephrases.jsonl.gz"
     pairs = shared_data / "nq" / "nq_train_loc_pairs.jsonl.gz"
-    rows = import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=0)
+    rows = import_rows([path], task="completion", unrelated=pairs, n=9000, seed=0)
     assert len({row.src for row in rows}) == 9000
     assert {(row.loc, row.loc_ans) for row in rows} == {
         loc_pair(record) for record in read_records(pairs)
     }
-    assert rows == import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=0)
-    assert rows != import_rows([path], shape="zsre", unrelated=pairs, n=9000, seed=1)
+    assert rows == import_rows([path], task="completion", unrelated=pairs, n=9000, seed=0)
+    assert rows != import_rows([path], task="completion", unrelated=pairs, n=9000, seed=1)
 
 
 def test_real_fever_claims_become_rows(shared_data):
     path = shared_data / "fever" / "derived_supports_refutes_train.jsonl.gz"
     with gzip.open(path, "rt") as file:
         claims = {claim["claim"]: claim for claim in map(json.loads, file)}
-    rows = import_rows([path], shape="fever", unrelated=None, n=2000, seed=0)
+    rows = import_rows([path], task="verdict", unrelated=None, n=2000, seed=0)
     for row in rows:
         here, there = claims[row.prompt], claims[row.unrel_prompt]
         assert not set(here["evidence_pages"]) & set(there["evidence_pages"])
@@ -109,4 +109,4 @@ def test_real_fever_claims_become_rows(shared_data):
 def test_real_claims_with_a_third_label_are_refused(shared_data):
     path = shared_data / "fever" / "fever_labelled_dev.json.gz"
     with pytest.raises(InputError, match="row 1: field 'label': unknown label 'NOT ENOUGH INFO'"):
-        import_rows([path], shape="fever", unrelated=None, n=10, seed=0)
+        import_rows([path], task="verdict", unrelated=None, n=10, seed=0)

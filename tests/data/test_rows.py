@@ -18,7 +18,7 @@ from malmen.data.rows import (
 )
 from malmen.support.errors import InputError
 
-SHAPES = {"zsre": ZSRE, "fever": FEVER}
+FIELDS = {"completion": ZSRE, "verdict": FEVER}
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def folder(tmp_path_factory):
 @given(rows=zsre_files)
 def test_zsre_rows_are_read_as_written(folder, rows):
     write_rows(folder / "zsre.jsonl", rows)
-    assert read_rows(folder / "zsre.jsonl", "zsre") == rows
+    assert read_rows(folder / "zsre.jsonl", "completion") == rows
 
 
 @given(rows=fever_files)
 def test_fever_rows_are_read_as_written(folder, rows):
     write_rows(folder / "fever.jsonl", rows)
-    assert read_rows(folder / "fever.jsonl", "fever") == rows
+    assert read_rows(folder / "fever.jsonl", "verdict") == rows
 
 
 @given(rows=zsre_files, name=st.sampled_from(["a.json", "a.json.gz", "a.jsonl", "a.jsonl.gz"]))
@@ -46,7 +46,7 @@ def test_every_kind_of_file_gives_the_same_rows(folder, rows, name):
     fields = [dataclasses.asdict(row) for row in rows]
     lines = "".join(json.dumps(row) + "\n" for row in fields)
     path = write(folder / name, lines if "jsonl" in name else json.dumps(fields))
-    assert read_rows(path, "zsre") == rows
+    assert read_rows(path, "completion") == rows
 
 
 @given(rows=fever_files)
@@ -54,7 +54,7 @@ def test_columns_give_the_same_rows(folder, rows):
     fields = [dataclasses.asdict(row) for row in rows]
     columns = {name: [row[name] for row in fields] for name in fields[0]}
     path = write(folder / "columns.json", json.dumps(columns))
-    assert read_rows(path, "fever") == rows
+    assert read_rows(path, "verdict") == rows
 
 
 def test_writing_leaves_no_half_file(tmp_path):
@@ -84,12 +84,12 @@ KINDS = {
 }
 
 
-@given(data=st.data(), shape=st.sampled_from(list(SHAPES)), kind=st.sampled_from(["jsonl", "json"]))
-def test_a_malformed_field_is_named_with_its_place(folder, data, shape, kind):
-    rows = zsre_rows if shape == "zsre" else fever_rows
+@given(data=st.data(), task=st.sampled_from(list(FIELDS)), kind=st.sampled_from(["jsonl", "json"]))
+def test_a_malformed_field_is_named_with_its_place(folder, data, task, kind):
+    rows = zsre_rows if task == "completion" else fever_rows
     fields = [dataclasses.asdict(row) for row in data.draw(st.lists(rows, min_size=1, max_size=4))]
     line = data.draw(st.integers(1, len(fields)))
-    field = data.draw(st.sampled_from(list(SHAPES[shape])))
+    field = data.draw(st.sampled_from(list(FIELDS[task])))
     if data.draw(st.booleans(), "missing"):
         del fields[line - 1][field]
     else:
@@ -101,7 +101,7 @@ def test_a_malformed_field_is_named_with_its_place(folder, data, shape, kind):
         path = write(folder / "wrong.json", json.dumps(fields))
         place = f"{path}:row {line}"
     with pytest.raises(InputError) as error:
-        read_rows(path, shape)
+        read_rows(path, task)
     message = str(error.value)
     assert message.startswith(f"{place}: field '{field}': ")
     assert message.endswith(")")
@@ -123,24 +123,24 @@ def test_a_malformed_field_is_named_with_its_place(folder, data, shape, kind):
 )
 def test_a_malformed_file_is_named(tmp_path, name, content, message):
     with pytest.raises(InputError) as error:
-        read_rows(write(tmp_path / name, content), "zsre")
+        read_rows(write(tmp_path / name, content), "completion")
     assert str(error.value).startswith(str(tmp_path / message))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     with pytest.raises(InputError, match="no such file"):
-        read_rows(path, "zsre")
+        read_rows(path, "completion")
     path.write_bytes(gzip.compress(b'{"src": "a"}\n')[:-9])
     with pytest.raises(InputError, match="cannot be read"):
-        read_rows(path, "zsre")
+        read_rows(path, "completion")
     path.write_bytes(b"no gzip")
     with pytest.raises(InputError, match="cannot be read"):
-        read_rows(path, "zsre")
+        read_rows(path, "completion")
 
 
-def test_an_unknown_shape_is_answered_with_the_choices(tmp_path):
-    with pytest.raises(InputError, match="use one of zsre, fever"):
+def test_an_unknown_task_is_answered_with_the_choices(tmp_path):
+    with pytest.raises(InputError, match="use one of completion, verdict"):
         read_rows(tmp_path / "rows.jsonl", "counterfact")
 
 
@@ -151,10 +151,10 @@ def test_the_answer_field_of_mend_is_chosen(tmp_path):
     row = {**ZSRE, "answers": ["true", "also true"], "alt": "false"}
     del row["ans"]
     path = write_lines(tmp_path / "mend.jsonl", row)
-    assert read_rows(path, "zsre")[0].ans == "true"
-    assert read_rows(path, "zsre", answer="alt")[0].ans == "false"
+    assert read_rows(path, "completion")[0].ans == "true"
+    assert read_rows(path, "completion", answer="alt")[0].ans == "false"
     only_alt = write_lines(tmp_path / "alt.jsonl", {k: row[k] for k in row if k != "answers"})
-    assert read_rows(only_alt, "zsre")[0].ans == "false"
+    assert read_rows(only_alt, "completion")[0].ans == "false"
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_the_answer_field_of_mend_is_chosen(tmp_path):
 )
 def test_natural_questions_get_their_question_mark(tmp_path, loc, read):
     path = write_lines(tmp_path / "rows.jsonl", {**ZSRE, "loc": loc})
-    assert read_rows(path, "zsre")[0].loc == read
+    assert read_rows(path, "completion")[0].loc == read
 
 
 def test_one_paraphrase_may_stand_without_a_list(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", {**ZSRE, "rephrase": "Which one?"})
-    assert read_rows(path, "zsre")[0].rephrase == ("Which one?",)
+    assert read_rows(path, "completion")[0].rephrase == ("Which one?",)
 
 
 def test_repeats_are_dropped_and_counted(tmp_path, caplog):
@@ -180,7 +180,7 @@ def test_repeats_are_dropped_and_counted(tmp_path, caplog):
         tmp_path / "rows.jsonl", ZSRE, {**ZSRE, "ans": "He"}, {**ZSRE, "src": "What?"}
     )
     with caplog.at_level(logging.WARNING):
-        rows = read_rows(path, "zsre")
+        rows = read_rows(path, "completion")
     assert [(row.src, row.ans) for row in rows] == [("Who?", "She"), ("What?", "She")]
     assert "dropped 1 repeated rows" in caplog.text
 
@@ -188,7 +188,7 @@ def test_repeats_are_dropped_and_counted(tmp_path, caplog):
 def test_raw_claims_are_sent_to_import_rows(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", {"claim": "It is.", "label": "SUPPORTS"})
     with pytest.raises(InputError, match=r"field 'prompt'.*import-rows"):
-        read_rows(path, "fever")
+        read_rows(path, "verdict")
 
 
 # The real files
@@ -196,7 +196,7 @@ def test_raw_claims_are_sent_to_import_rows(tmp_path):
 
 def test_real_zsre_evaluation_rows_are_read(shared_data):
     path = shared_data / "zsre" / "zsre_mend_eval_portability_gpt4.json.gz"
-    true, false = (read_rows(path, "zsre", answer=a) for a in ("answers", "alt"))
+    true, false = (read_rows(path, "completion", answer=a) for a in ("answers", "alt"))
     assert len(true) == len(false) == 1037
     assert (true[0].ans, false[0].ans) == ("1998", "2006")
     assert all(row.loc.endswith("?") and row.subject for row in true)

@@ -38,7 +38,7 @@ def teach(lm: LanguageModel, pairs: Sequence[tuple[str, str]], *, steps: int) ->
     (batch,) = lm.batches([lm.encode(*pair) for pair in pairs], size=len(pairs))
     for _ in range(steps):
         optimizer.zero_grad()
-        OBJECTIVES["zsre"].loss(lm.logits(batch), batch.targets).mean().backward()
+        OBJECTIVES["completion"].loss(lm.logits(batch), batch.targets).mean().backward()
         optimizer.step()
     lm.model.requires_grad_(False)
 

@@ -51,9 +51,9 @@ def test_five_lines_add_a_model(
         entry = lookup("mine")
         assert lookup("mine") is entry
     [said] = caplog.messages  # once
-    assert said.startswith("mine: derived from its architecture: rows ")
+    assert said.startswith("mine: derived from its architecture: task ")
     assert entry.edited[-1] in said
-    assert entry.rows == ("fever" if kind == "bert" else "zsre")
+    assert entry.task == ("verdict" if kind == "bert" else "completion")
     assert (entry.frozen, entry.figure, entry.attributions) == (2, "mine", ["Me"])
     folders.fetch(entry, out=tmp_path / "out")
     manifest.verify(tmp_path / "out")

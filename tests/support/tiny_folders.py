@@ -56,7 +56,7 @@ def write_lm(folder: Path, name: str, *, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _model(name).save_pretrained(folder)
-    kind = "bert" if lookup(name).rows == "fever" or not lookup(name).edited else "llama"
+    kind = "bert" if lookup(name).task == "verdict" or not lookup(name).edited else "llama"
     tiny_tokenizer(kind).save_pretrained(folder)
     return folder
 

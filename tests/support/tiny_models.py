@@ -214,7 +214,7 @@ def tiny_entry(kind: str, *, edited_blocks: Sequence[int] = (1, 2), **changes: A
     fields = {
         "name": f"tiny_{kind}",
         "title": f"tiny {kind}",
-        "rows": "fever" if kind == "bert" else "zsre",
+        "task": "verdict" if kind == "bert" else "completion",
         "blocks": _BLOCKS[kind],
         "frozen": min(edited_blocks),
         "edited": tuple(pattern.format(i) for i in edited_blocks for pattern in _EDITED[kind]),
@@ -344,10 +344,10 @@ def plain_logits(
     inputs: dict[str, Any] = {"input_ids": torch.tensor([example.ids])}
     if example.decoder_ids:
         inputs["decoder_input_ids"] = torch.tensor([example.decoder_ids])
-    if lm.entry.rows != "fever":
+    if lm.entry.task != "verdict":
         inputs["use_cache"] = False
     logits = functional_call(lm.model, weights, kwargs=inputs).logits[0]
-    return logits[None] if lm.entry.rows == "fever" else logits[list(example.positions)]
+    return logits[None] if lm.entry.task == "verdict" else logits[list(example.positions)]
 
 
 def plain_loss(logits: Tensor, example: Example) -> Tensor:

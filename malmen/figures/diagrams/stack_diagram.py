@@ -20,7 +20,7 @@ _CHANGED = Look(fill=EDITED.fill, edge="0.35", line=0.4)
 _UNCHANGED = Look(edge="0.35", line=0.4)
 
 _BETWEEN = 0.42  # inches between stacks
-_ANSWERS = {"zsre": "logits of the answer", "fever": "verdict at [CLS]"}
+_ANSWERS = {"completion": "logits of the answer", "verdict": "verdict at [CLS]"}
 
 
 def draw_stacks(canvas: Canvas, entry: Entry, model: PreTrainedModel, box: Box) -> None:
@@ -29,7 +29,7 @@ def draw_stacks(canvas: Canvas, entry: Entry, model: PreTrainedModel, box: Box) 
     inputs, *outputs = _outside(model)
     names = list(found)
     starts = ["tokens"] if len(found) == 1 else ["tokens of the prompt", "tokens of the answer"]
-    ends = [*["encoder output"] * (len(found) - 1), _ANSWERS[entry.rows]]
+    ends = [*["encoder output"] * (len(found) - 1), _ANSWERS[entry.task]]
     height = (box.height - _BETWEEN * (len(found) - 1)) / len(found)
     below = None
     for index, name in enumerate(names):

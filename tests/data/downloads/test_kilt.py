@@ -58,7 +58,7 @@ def test_questions_become_zsre_rows(tmp_path: Path, ending: str) -> None:
     nq = [{**row, "meta": {"mention": ""}} for row in NQ]
     facts = write(tmp_path / f"facts.{ending}", *FACTS)
     rebuild(facts, unrelated=write(tmp_path / f"nq.{ending}", *nq), out=tmp_path / "rows.json")
-    rows = {row.subject: row for row in read_rows(tmp_path / "rows.json", "zsre")}
+    rows = {row.subject: row for row in read_rows(tmp_path / "rows.json", "completion")}
     assert rows.keys() == {"Ada", "Bob", "Cyd"}
     assert rows["Ada"].src == "Who employs Ada?"
     assert rows["Ada"].rephrase == ("Where does Ada work?",)
@@ -78,7 +78,7 @@ def test_questions_become_zsre_rows(tmp_path: Path, ending: str) -> None:
 def test_claims_become_fever_rows(tmp_path: Path) -> None:
     facts = write_lines(tmp_path / "fever.jsonl", *CLAIMS, UNDECIDED)
     rebuild(facts, unrelated=None, out=tmp_path / "rows.json")
-    rows = read_rows(tmp_path / "rows.json", "fever")
+    rows = read_rows(tmp_path / "rows.json", "verdict")
     assert {row.prompt for row in rows} == {row["input"] for row in CLAIMS}
     about = {"Ada": "SUPPORTS", "Bob": "REFUTES"}
     for row in rows:
