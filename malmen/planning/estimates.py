@@ -1,6 +1,6 @@
 """What a run of the paper's language models takes: downloads, disk, memory and hours, by rule.
 
-Sizes are computed from shapes (:mod:`malmen.planning.memory_plan`). Hours are floating-point
+Sizes are computed from shapes (:mod:`malmen.planning.sizes`). Hours are floating-point
 operations, counted here, divided by the rates of one stated GPU, plus a stated time for every
 batch: estimates of an order of magnitude, which no such GPU has confirmed.
 """
@@ -9,22 +9,22 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import nn
 
 from malmen.data.downloads.table import PREFIX, sources
-from malmen.editor import LeastSquaresEditor
 from malmen.experiment.cards import MALMEN, Card, find
 from malmen.experiment.jobs import Jobs
 from malmen.lm.batches import Batch
+from malmen.lm.blocks import block_of
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
-from malmen.planning.memory_plan import DOUBLE, SINGLE, Layer, Planner
+from malmen.planning.memory_plan import Plan, Planner
+from malmen.planning.sizes import DOUBLE, SINGLE, bytes_of, count_of
 from malmen.recording.tails import Tails
 from malmen.settings import FineTuningSettings, HyperSettings, MemitSettings, TokenSettings
 
@@ -36,11 +36,9 @@ RATES = {"bfloat16": 1.0e14, "float32": 6.5e12, "float64": 6.5e12}
 HOST_RATE = 3.0e11
 """The same in double precision on the host: 20 GFLOP/s on each of 16 cores."""
 
-SECONDS_A_BATCH = 0.1
-"""What a batch of facts takes beyond its operations, all passes of a step together."""
-
-SECONDS_A_STEP = 0.1
-"""What a step of meta-training takes beyond its operations."""
+SECONDS_A_BATCH = SECONDS_A_STEP = 0.1
+"""What a batch of facts, all its passes together, and what a step of meta-training take beyond
+their operations."""
 
 BYTES_A_SECOND = 5.0e7
 """Of the network."""
@@ -55,6 +53,9 @@ BASIS = (
 BYTES_OF_A_FILE = 6.0e7
 """Of a data file whose size the table does not say."""
 
+BATCH = 32
+"""Facts that the language model takes at a time where no setting says it."""
+
 BACKWARD = 4 / 3
 """Operations of a backward pass relative to the forward pass, when few weights have gradients."""
 
@@ -64,13 +65,9 @@ class Cost:
     """What the jobs of one rule take for one language model, or for all.
 
     Attributes:
-        rule: The rule.
         what: The language model, or what else tells it from others.
-        jobs: How many there are.
-        download, disk: Bytes of all jobs.
-        device, host: Bytes of the neediest job.
-        files: Bytes of its temporary files.
-        hours: Of all jobs, one after another.
+        jobs: How many there are; bytes to download, bytes on disk and hours are those of all.
+        device, host, files: Bytes of memory and of temporary files of the neediest.
     """
 
     rule: str
@@ -111,10 +108,9 @@ class Machine:
 def costs(config: Mapping[str, Any]) -> list[Cost]:
     """Return the costs of a configuration, as far as the paper's language models have any."""
     names = [name for name in config["run"]["language_models"] if lookup(name).published]
-    found = list(_downloads(config, names))
-    for name in names:
-        found += _LanguageModelCosts(Jobs(config), name).all()
-    return found
+    run = Jobs(config)
+    of_each = (_LanguageModelCosts(run, name).all() for name in names)
+    return [_downloads(config, names), *chain.from_iterable(of_each)]
 
 
 def cost_table(found: list[Cost]) -> str:
@@ -136,40 +132,50 @@ def shortcomings(found: list[Cost], machine: Machine) -> list[str]:
     """Say what the machine is too small for; nothing if it is large enough."""
     disk = sum(cost.disk for cost in found)
     disk += max(max(cost.download, cost.files) for cost in found)
-    lines = []
-    if disk > machine.disk:
-        lines.append(
-            f"{disk / 1e9:.0f} GB of disk are needed, {machine.disk / 1e9:.0f} GB are free"
-        )
-    neediest = max(found, key=lambda cost: cost.host)
-    if neediest.host > machine.host:
-        lines.append(
-            f"{neediest.rule} of {neediest.what} needs {neediest.host / 1e9:.0f} GB of memory, "
-            f"there are {machine.host / 1e9:.0f} GB"
-        )
-    neediest = max(found, key=lambda cost: cost.device)
-    there = "there is none" if machine.gpu is None else f"there are {machine.gpu / 1e9:.0f} GB"
-    if neediest.device > (machine.gpu or 0):
-        lines.append(
-            f"{neediest.rule} of {neediest.what} needs a GPU of {neediest.device / 1e9:.0f} GB, "
-            f"{there}"
-        )
-    return lines
+    host = max(found, key=lambda cost: cost.host)
+    gpu = max(found, key=lambda cost: cost.device)
+    there = "there is none" if machine.gpu is None else f"there are {_gb(machine.gpu)}"
+    lines = [
+        (disk, machine.disk, f"{_gb(disk)} of disk are needed, {_gb(machine.disk)} are free"),
+        (
+            host.host,
+            machine.host,
+            f"{host.rule} of {host.what} needs {_gb(host.host)} of memory, "
+            f"there are {_gb(machine.host)}",
+        ),
+        (
+            gpu.device,
+            machine.gpu or 0,
+            f"{gpu.rule} of {gpu.what} needs a GPU of {_gb(gpu.device)}, {there}",
+        ),
+    ]
+    return [line for needed, there_is, line in lines if needed > there_is]
 
 
-def _downloads(config: Mapping[str, Any], names: list[str]) -> Iterator[Cost]:
-    """Yield the costs of what arrives."""
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.0f} GB"
+
+
+def _downloads(config: Mapping[str, Any], names: list[str]) -> Cost:
+    """Return the costs of what arrives."""
     splits = [s for name in names for s in config["language_models"][name]["sources"].values()]
     paths = [path for split in splits for path in (*split["files"], split.get("unrelated", ""))]
     files = {path.removeprefix(PREFIX) for path in paths if path.startswith(PREFIX)}
-    size = sum(
-        max((v.size or 0 for v in sources()[f].versions), default=0) or BYTES_OF_A_FILE
-        for f in files
+    sizes = [max((v.size or 0 for v in sources()[f].versions), default=0) for f in files]
+    size = sum(size or BYTES_OF_A_FILE for size in sizes)
+    return Cost(
+        rule="download",
+        what="data",
+        jobs=len(files),
+        download=size,
+        disk=2 * size,
+        hours=size / BYTES_A_SECOND / 3600,
     )
-    hours = size / BYTES_A_SECOND / 3600
-    yield Cost(
-        rule="download", what="data", jobs=len(files), download=size, disk=2 * size, hours=hours
-    )
+
+
+def _seconds(planner: Planner, operations: float, *, batches: float) -> float:
+    """Return what passes of a language model take."""
+    return operations / RATES[planner.entry.dtype] + batches * SECONDS_A_BATCH
 
 
 class _LanguageModelCosts:
@@ -177,271 +183,195 @@ class _LanguageModelCosts:
 
     def __init__(self, run: Jobs, name: str) -> None:
         self.run, self.config, self.name, self.entry = run, run.config, name, lookup(name)
-        self.settings, self.schedule = run.settings(name), run.schedule(name)
+        self.settings = run.settings(name)
+        self.counts = self.settings["edits"]
+        self.facts = self.settings["sets"] * sum(self.counts)
+        self.pool = self.settings["sets"] * max(self.counts)
+        self.scored = 3 * (self.facts + self.pool)  # tuples: after every edit, and before
         self.planner = Planner(self.entry)
-        self.largest = max(self.settings["edits"])
-        self.cards = {editor: find(editor) for editor in run.editors(name)}
+        self.whole = self.planner.passes()
+        self.upper = self.planner.passes(lowest=self.entry.frozen)
 
-    def all(self) -> list[Cost]:
-        """Return the costs of every rule that runs the language model."""
-        found = [self.fetch()]
+    def all(self) -> Iterator[Cost]:
+        """Yield the costs of every rule that runs the language model."""
+        yield self.fetch()
         if self.entry.base:
-            found.append(self.fact_checker())
-        found.append(self.prefix())
-        if self.run.weighing(self.name):
-            found.append(self.key_statistics())
-        found += [self.train(name) for name, card in self.cards.items() if card.training]
+            yield self.fact_checker()
+        yield self.frozen_states()
+        cards = [find(editor) for editor in self.run.editors(self.name)]
+        for card in [card for card in cards if card.statistics][:1]:
+            yield _MemitCosts(self, card).key_statistics()
+        for card in [card for card in cards if card.training]:
+            yield self.train(card, self.run.schedule(self.name))
         if self.run.ablated == self.name:
-            found.append(self.ablations())
-        return [*found, *(self.evaluate(name) for name in self.cards)]
+            stages, runs = self.run.variant_schedule(), len(self.run.variants)
+            found = self.train(MALMEN, stages, runs=runs, cached="all")
+            yield replace(found, rule="ablation_train", what=self.name)
+        for card in cards:
+            is_memit = issubclass(card.settings, MemitSettings)
+            yield _MemitCosts(self, card).evaluate() if is_memit else self.evaluate(card)
 
-    def hyper(self, editor: str) -> dict[str, Any]:
-        """Return an editor's hyper-parameters, as far as they are set or have defaults."""
-        return {
-            **asdict(find(editor).settings()),
-            **self.run.hyper_parameters(self.name, editor),
-        }
+    def cost(self, rule: str, what: str = "", *, seconds: float, **needs: Any) -> Cost:
+        return Cost(rule=rule, what=what or self.name, hours=seconds / 3600, **needs)
 
-    def network_settings(self, editor: str) -> HyperSettings:
-        known = {field.name for field in fields(HyperSettings)}
-        return HyperSettings(**{k: v for k, v in self.hyper(editor).items() if k in known})
+    def by(self, card: Card) -> str:
+        return f"{self.name}, {card.name}"
 
-    # --- operations ---
-
-    def passes(self, *, lowest: int = 0) -> float:
-        """Return the operations of a forward pass over a tuple, from a block on."""
-        lengths, lm = self.planner.lengths, self.planner.lm
-        blocks = lm.model.get_submodule(self.entry.blocks)
-        assert isinstance(blocks, nn.ModuleList)
-        weights = lengths.tokens * sum(_size(block) for block in blocks[lowest:])
-        if lm.model.config.is_encoder_decoder:
-            weights += lengths.answers * _size(lm.model.get_submodule("decoder.block"))
-        if self.entry.task == "completion":
-            weights += lengths.answers * _size(lm.model.get_output_embeddings())
-        return 2 * weights
-
-    def seconds(self, operations: float, *, batches: float = 0, dtype: str | None = None) -> float:
-        """Return the seconds of passes of the language model, in a dtype other than its own."""
-        return operations / RATES[dtype or self.entry.dtype] + batches * SECONDS_A_BATCH
-
-    @cached_property
-    def upper(self) -> float:
-        return self.passes(lowest=self.entry.frozen)
-
-    def network(self, editor: str, edits: int, *, times: float) -> float:
-        """Return the seconds of forward passes of the hyper-network."""
-        settings = self.network_settings(editor)
-        layers = self.planner.layers(edits, settings.cached)
-        width = 2 * settings.rank * settings.n_blocks
-        operations = sum(2 * one.tokens * width * (one.d + one.value_size) for one in layers)
-        return times * operations / RATES["float32"]
-
-    def solving(self, editor: str, edits: int) -> float:
-        """Return the seconds of the normal equation, forward and backward."""
-        if not issubclass(find(editor).load(), LeastSquaresEditor):
-            return 0
-        layers = self.planner.layers(edits, str(self.hyper(editor)["cached"]))
-        return sum(_solving(layer) for layer in layers) / RATES["float64"]
-
-    # --- rules ---
+    def hyper(self, card: Card) -> Any:
+        """Return an editor's settings."""
+        return _only(card.settings, self.run.hyper_parameters(self.name, card.name))
 
     def fetch(self) -> Cost:
-        base = lookup(self.entry.base) if self.entry.base else self.entry
-        parameters = sum(p.numel() for p in self.planner.lm.model.parameters())
-        size = parameters * SINGLE  # what is published is in single precision
-        hours = size / BYTES_A_SECOND / 3600
-        return Cost(
-            rule="fetch",
-            what=base.name,
+        size = SINGLE * count_of([self.planner.lm.model])  # as it is published
+        return self.cost(
+            "fetch",
+            self.entry.base or self.name,
             download=size,
             disk=self.planner.weights,
             host=size + self.planner.weights,
-            hours=hours,
+            seconds=size / BYTES_A_SECOND,
         )
 
     def fact_checker(self) -> Cost:
         about = self.config["fact_checker"]
         claims = min(about["claims"], self.settings["rows"]["train"]) * about["epochs"]
-        return Cost(
-            rule="fact_checker",
-            what=self.name,
+        return self.cost(
+            "fact_checker",
             disk=self.planner.weights,
             device=5 * self.planner.weights,  # weights, gradients, moments of AdamW, a batch
-            hours=self.seconds(3 * claims * self.passes(), batches=claims / 64) / 3600,
+            seconds=_seconds(self.planner, 3 * claims * self.whole, batches=claims / 64),
         )
 
-    def prefix(self) -> Cost:
+    def frozen_states(self) -> Cost:
         rows = sum(self.settings["rows"].values())
-        plan = self.planner.prefix(rows=rows)
-        work = rows * (3 * self.passes() + BACKWARD * self.upper)
-        return Cost(
-            rule="prefix",
-            what=self.name,
-            disk=self.planner.prefix_bytes(rows),
-            device=plan.device,
-            hours=self.seconds(work, batches=3 * rows / 32) / 3600,
+        operations = rows * (3 * self.whole + BACKWARD * self.upper)
+        return self.cost(
+            "prefix",
+            disk=self.planner.frozen_states(rows),
+            device=self.planner.weights + self.planner.recorded(BATCH),
+            seconds=_seconds(self.planner, operations, batches=3 * rows / BATCH),
         )
 
-    def step_seconds(self, editor: str, edits: int) -> float:
-        """Return the seconds of a step of meta-training."""
-        batches = edits / self.hyper(editor)["fact_batch"]
-        passes = self.seconds(edits * 3 * (1 + BACKWARD) * self.upper, batches=batches)
-        rest = self.network(editor, edits, times=4) + self.solving(editor, edits)
-        return passes + rest + SECONDS_A_STEP
-
-    def train(self, editor: str) -> Cost:
-        settings = self.network_settings(editor)
-        plans = [self.planner.meta_training(editor, settings, edits=m) for m in self.schedule]
-        seconds = sum(
-            steps * self.step_seconds(editor, edits) for edits, steps in self.schedule.items()
-        )
-        return Cost(
-            rule="train",
-            what=f"{self.name}, {editor}",
-            jobs=len(self.schedule),
-            disk=(len(self.schedule) + 3) * self.planner.network_bytes(editor, settings),
-            device=max(plan.device for plan in plans),
-            host=max(plan.host for plan in plans),
-            files=max(plan.files for plan in plans),
-            hours=seconds / 3600,
-        )
-
-    def ablations(self) -> Cost:
-        largest = max(self.config["ablations"]["edits"])
-        stages, variants = self.run.variant_schedule(), self.run.variants
-        all_tokens = {**asdict(self.network_settings(MALMEN.name)), "cached": "all"}
-        plan = self.planner.meta_training(MALMEN.name, HyperSettings(**all_tokens), edits=largest)
-        seconds = len(variants) * sum(
-            steps * self.step_seconds(MALMEN.name, edits) for edits, steps in stages.items()
-        )
-        return Cost(
-            rule="ablation_train",
-            what=self.name,
-            jobs=len(variants) * len(stages),
-            disk=len(variants)
-            * len(stages)
-            * self.planner.network_bytes(MALMEN.name, self.network_settings(MALMEN.name)),
-            device=plan.device,
-            host=plan.host,
-            files=plan.files,
-            hours=seconds / 3600,
+    def train(
+        self, card: Card, stages: Mapping[int, int], *, runs: int = 1, **changes: Any
+    ) -> Cost:
+        """Return the cost of runs of training, planned with some settings changed."""
+        settings = self.hyper(card)
+        planned = replace(settings, **changes)
+        plans = [self.planner.meta_training(card.name, planned, edits=m) for m in stages]
+        network = plans[0].stages[0].device["hyper-network"]
+        seconds = 0.0
+        for edits, steps in stages.items():
+            operations = 3 * edits * (1 + BACKWARD) * self.upper
+            passes = _seconds(self.planner, operations, batches=edits / settings.fact_batch)
+            shifts = self.making_shifts(card, edits, is_trained=True)
+            seconds += steps * (passes + shifts + SECONDS_A_STEP)
+        return self.cost(
+            "train",
+            self.by(card),
+            jobs=runs * len(stages),
+            disk=runs * len(stages) * 3 * network,  # with the moments of Adam
+            **_neediest(plans),
+            seconds=runs * seconds,
         )
 
-    def evaluate(self, editor: str) -> Cost:
+    def making_shifts(self, card: Card, edits: int, *, is_trained: bool) -> float:
+        """Return the seconds of hyper-network and normal equation, forward or both ways."""
+        settings = self.hyper(card)
+        layers = self.planner.layers(edits, settings.cached, card.load()).values()
+        solving = sum(layer.solving for layer in layers) / RATES["float64"]
+        if not card.training:
+            return solving / 2
+        width = 2 * settings.rank * settings.n_blocks
+        network = sum(2 * one.tokens * width * (one.d + one.value_size) for one in layers)
+        network /= RATES["float32"]
+        return 4 * network + solving if is_trained else network + solving / 2
+
+    def evaluate(self, card: Card) -> Cost:
         """Return the cost of an evaluation; of editing, as far as the editor's settings tell it."""
-        facts = sum(self.settings["edits"]) * self.settings["sets"]
-        pool = self.largest * self.settings["sets"]
-        kind = self.cards[editor].settings
-        if issubclass(kind, MemitSettings):
-            return self.evaluate_memit(editor, facts, pool)
-        scored = self.seconds(3 * (facts + pool) * self.upper, batches=3 * (facts + pool) / 32)
-        plan, seconds = dict[str, Any](), 0.0
-        if issubclass(kind, FineTuningSettings):
-            plan, seconds = self.tuning(editor, facts)
-        elif issubclass(kind, TokenSettings):
-            plan, seconds = self.editing(editor, facts)
-        return Cost(
-            rule="evaluate",
-            what=f"{self.name}, {editor}",
-            **plan,
-            hours=(scored + seconds) / 3600,
-        )
+        settings, needs, passes, seconds = self.hyper(card), dict[str, float](), 0, 0.0
+        if isinstance(settings, FineTuningSettings):
+            passes = settings.epochs * self.facts
+            # Weights before and now, gradients and two moments of AdamW, and what it updates by.
+            device = self.planner.upper_weights + 6 * self.planner.shifts
+            needs = {"device": device + self.planner.recorded(settings.fact_batch)}
+        elif isinstance(settings, TokenSettings):
+            passes = self.facts
+            plan = self.planner.editing(
+                card.name if card.training else MALMEN.name,
+                _only(HyperSettings, asdict(settings)),
+                edits=max(self.counts),
+            )
+            needs = _neediest([plan])
+            seconds = sum(self.making_shifts(card, m, is_trained=False) for m in self.counts)
+        operations = (self.scored + passes * (1 + BACKWARD)) * self.upper
+        batches = self.scored / BATCH + (passes / settings.fact_batch if passes else 0)
+        seconds += _seconds(self.planner, operations, batches=batches)
+        return self.cost("evaluate", self.by(card), **needs, seconds=seconds)
 
-    def editing(self, editor: str, facts: int) -> tuple[dict[str, Any], float]:
-        """Return bytes at the largest count, by field of a cost, and the seconds of all edits."""
-        settings = self.network_settings(editor)
-        has_network = self.cards[editor].training is not None
-        kind = editor if has_network else MALMEN.name
-        plan = self.planner.editing(kind, settings, edits=self.largest)
-        batches = facts / settings.fact_batch
-        seconds = self.seconds(facts * (1 + BACKWARD) * self.upper, batches=batches)
-        seconds += sum(self.solving(editor, count) for count in self.settings["edits"]) / 2
-        if has_network:
-            seconds += self.network(editor, facts, times=1)
-        return {"device": plan.device, "host": plan.host, "files": plan.files}, seconds
 
-    def tuning(self, editor: str, facts: int) -> tuple[dict[str, Any], float]:
-        """Return the same of fine-tuning."""
-        about = self.hyper(editor)
-        [first, *_] = self.planner.editing(MALMEN.name, HyperSettings(), edits=1).stages
-        shifts = sum(d * value_size * SINGLE for d, value_size in self.planner.lm.shapes.values())
-        # Weights before and now, gradients and two moments of AdamW, and what it updates them by.
-        device = self.planner.upper_weights + 6 * shifts + first.device["a batch"]
-        passes = about["epochs"] * facts
-        work = passes * (1 + BACKWARD) * self.upper
-        return {"device": device}, self.seconds(work, batches=passes / about["fact_batch"])
+class _MemitCosts:
+    """The costs of an editor that needs statistics of keys, on its own layers and precision."""
 
-    # --- MEMIT ---
-
-    @cached_property
-    def memit(self) -> Card:
-        """The editor that needs statistics of keys."""
-        return self.cards[self.run.weighing(self.name)[0]]
-
-    @cached_property
-    def memit_planner(self) -> Planner:
-        """The language model with the layers that MEMIT edits, in its precision."""
-        entry = self.entry.editing(self.memit.modules or "edited")
-        if self.hyper(self.memit.name).get("precision") == "float32":
+    def __init__(self, lm: _LanguageModelCosts, card: Card) -> None:
+        self.lm, self.card, self.settings = lm, card, lm.hyper(card)
+        entry = lm.entry.editing(card.modules or "edited")
+        if getattr(self.settings, "precision", "") == "float32":
             entry = replace(entry, dtype="float32")
-        return Planner(entry)
-
-    @property
-    def memit_sizes(self) -> list[int]:
-        """Return the key sizes of the layers that MEMIT edits."""
-        return [d for d, _ in self.memit_planner.lm.shapes.values()]
-
-    @property
-    def memit_top(self) -> int:
-        highest = self.memit_planner.entry.edited[-1].removeprefix(f"{self.entry.blocks}.")
-        return 1 + int(highest.split(".")[0])
+        self.planner = Planner(entry)
+        self.key_sizes = [d for d, _ in self.planner.lm.shapes.values()]
+        self.top = 1 + block_of(self.planner.lm, entry.edited[-1])
+        self.above = self.planner.passes(lowest=self.top)
+        self.below = lm.whole - self.above
 
     def key_statistics(self) -> Cost:
-        about = self.config["statistics"]
+        about, planner = self.lm.config["statistics"], self.planner
         tokens = about["samples"] * about["length"]
-        covariances = sum(DOUBLE * d**2 for d in self.memit_sizes)
-        per_token = self.passes() - self.passes(lowest=self.memit_top)
-        operations = tokens * per_token / self.planner.lengths.tokens
-        products = tokens * sum(2 * d**2 for d in self.memit_sizes)
-        lm = self.memit_planner
-        seconds = self.seconds(operations, batches=about["samples"] / 32, dtype=lm.entry.dtype)
-        blocks = lm.lm.model.get_submodule(self.entry.blocks)
-        assert isinstance(blocks, nn.ModuleList)
-        lower = lm.weights - sum(map(_bytes, blocks[self.memit_top :]))
-        batch = 8 * about["length"] * max(self.memit_sizes) * (DOUBLE + SINGLE)
-        return Cost(
-            rule="key_statistics",
-            what=self.name,
+        covariances = sum(DOUBLE * d**2 for d in self.key_sizes)
+        products = tokens * sum(2 * d**2 for d in self.key_sizes)
+        batch = 8 * about["length"] * max(self.key_sizes) * (DOUBLE + SINGLE)
+        waiting = bytes_of(planner.blocks[self.top :])
+        operations = tokens * self.below / planner.lengths.tokens
+        seconds = _seconds(planner, operations, batches=about["samples"] / BATCH)
+        return self.lm.cost(
+            "key_statistics",
             disk=covariances,
-            device=max(lm.weights, lower + covariances + batch),
-            host=lm.weights - lower + 2 * covariances,
-            hours=(seconds + products / RATES["float64"]) / 3600,
+            device=max(planner.weights, planner.weights - waiting + covariances + batch),
+            host=waiting + 2 * covariances,
+            seconds=seconds + products / RATES["float64"],
         )
 
-    def evaluate_memit(self, editor: str, facts: int, pool: int) -> Cost:
-        memit: MemitSettings = self.cards[editor].settings(**self.hyper(editor))
-        lm = self.memit_planner
-        seconds_of = partial(self.seconds, dtype=lm.entry.dtype)
-        scored = seconds_of(3 * (facts + pool) * self.passes(), batches=3 * (facts + pool) / 32)
-        d, prompts = max(self.memit_sizes), memit.contexts + 1
-        above = self.passes(lowest=self.memit_top)
-        values = pool * prompts * (self.passes() + memit.v_steps * (1 + BACKWARD) * above)
-        seconds = seconds_of(values, batches=pool / memit.fact_batch * memit.v_steps)
-        counts, layers = self.settings["edits"], len(self.memit_sizes)
-        seconds += len(counts) * layers * 8 * d**3 / HOST_RATE
-        spread = sum(counts) * layers * prompts * (self.passes() - above)
-        seconds += seconds_of(spread, batches=sum(counts) * layers / memit.fact_batch)
-        batch = lm.batch(memit.fact_batch * prompts)
-        running = lm.peak(lambda: _search(lm.lm, batch, block=self.memit_top - 1), "search")
-        edited = SINGLE * sum(d * value_size for d, value_size in lm.lm.shapes.values())
-        solving = DOUBLE * (7 * d * min(d, pool) + 2 * d**2)
-        return Cost(
-            rule="evaluate",
-            what=f"{self.name}, {editor}",
-            device=lm.weights + edited + running,
-            host=2 * layers * DOUBLE * d**2 + solving,
-            hours=(scored + seconds) / 3600,
+    def evaluate(self) -> Cost:
+        lm, planner, settings = self.lm, self.planner, self.settings
+        d, layers = max(self.key_sizes), len(self.key_sizes)
+        prompts = settings.contexts + 1
+        search = lm.whole + settings.v_steps * (1 + BACKWARD) * self.above
+        tuples = lm.pool * search + lm.facts * layers * self.below  # values; keys at every layer
+        batches = (lm.pool * settings.v_steps + lm.facts * layers) / settings.fact_batch
+        seconds = _seconds(
+            planner, lm.scored * lm.whole + prompts * tuples, batches=lm.scored / BATCH + batches
         )
+        batch = planner.batch(settings.fact_batch * prompts)
+        running = planner.peak(lambda: _search(planner.lm, batch, block=self.top - 1), "search")
+        solving = DOUBLE * (7 * d * min(d, lm.pool) + 2 * d**2)
+        return lm.cost(
+            "evaluate",
+            lm.by(self.card),
+            device=planner.weights + planner.shifts + running,
+            host=2 * layers * DOUBLE * d**2 + solving,
+            seconds=seconds + len(lm.counts) * layers * 8 * d**3 / HOST_RATE,
+        )
+
+
+def _only(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Return settings of a kind from those values that it has."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})
+
+
+def _neediest(plans: list[Plan]) -> dict[str, float]:
+    needs = ("device", "host", "files")
+    return {need: max(getattr(plan, need) for plan in plans) for need in needs}
 
 
 def _search(lm: LanguageModel, batch: Batch, *, block: int) -> None:
@@ -455,18 +385,3 @@ def _search(lm: LanguageModel, batch: Batch, *, block: int) -> None:
         losses = lm.objective.loss(logits, batch.targets)
         losses = losses + lm.objective.divergence(logits, before)
         losses.sum().backward()
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(p.numel() * p.itemsize for p in module.parameters())
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _solving(layer: Layer) -> float:
-    """Return the operations of the normal equation, forward and backward."""
-    d, value_size, n = layer.d, layer.value_size, layer.tokens
-    order = n if layer.is_dual else d
-    return 2 * d * n * order + order**3 / 3 + 8 * d * value_size * n + 8 * value_size * order**2

@@ -41,12 +41,16 @@ class MetaRun(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is _aten._local_scalar_dense.default and args[0].device == META:
-            return _number(args[0].dtype)
-        if func is _aten.nonzero.default and args[0].device == META:  # as if nothing were zero
-            return torch.ones(args[0].shape).nonzero().to(META)
-        if func is _aten._to_copy.default and args[0].device == META and _to_host(kwargs):
-            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        first = args[0] if args else None
+        if isinstance(first, Tensor) and first.device == META:
+            if func is _aten._local_scalar_dense.default:  # finite, true, and no error
+                number = 1.0 if first.dtype.is_floating_point else 0
+                return True if first.dtype == torch.bool else number
+            if func is _aten.nonzero.default:  # as if nothing were zero
+                return torch.ones(first.shape).nonzero().to(META)
+            is_to_host = str(kwargs.get("device")).startswith("cpu")
+            if func is _aten._to_copy.default and is_to_host:
+                return torch.zeros(first.shape, dtype=kwargs.get("dtype") or first.dtype)
         result = func(*args, **kwargs)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.device == META:
@@ -64,15 +68,3 @@ class MetaRun(TorchDispatchMode):
     def _release(self, key: int, size: int) -> None:
         del self._living[key]
         self.held -= size
-
-
-def _to_host(kwargs: dict[str, Any]) -> bool:
-    device = kwargs.get("device")
-    return device is not None and torch.device(device).type == "cpu"
-
-
-def _number(dtype: torch.dtype) -> bool | float | int:
-    """Return what passes every check: finite, true, and no error."""
-    if dtype == torch.bool:
-        return True
-    return 1.0 if dtype.is_floating_point else 0

@@ -54,17 +54,24 @@ def test_training_needs_what_its_neediest_number_of_edits_needs(editor: str) -> 
     assert device(some) == max(alone) > alone[-1]  # the most edits are not the neediest
 
 
+def test_ablations_need_no_less_than_training_with_fewer_tokens(gpt2: list[Cost]) -> None:
+    ablations = cost_of(gpt2, "ablation_train")
+    assert ablations.device >= cost_of(gpt2, "train", "gpt2, malmen").device
+    assert ablations.disk / ablations.jobs == cost_of(gpt2, "train", "gpt2, malmen").disk / 9
+
+
 @pytest.mark.slow
-def test_the_hours_of_training_are_those_of_its_steps(gpt2: list[Cost]) -> None:
+def test_the_hours_and_the_disk_of_training_are_those_of_its_stages(gpt2: list[Cost]) -> None:
     stages = load("paper")["language_models"]["gpt2"]["training"]
     parts = [
         costs(load("paper", {**ONE, "language_models": {"gpt2": {"training": [stage]}}}))
         for stage in (stages[0], stages[-1])
     ]
-    first, last = (cost_of(part, "train", "gpt2, malmen").hours for part in parts)
+    first, last = (cost_of(part, "train", "gpt2, malmen") for part in parts)
     both = {**ONE, "language_models": {"gpt2": {"training": [stages[0], stages[-1]]}}}
     found = cost_of(costs(load("paper", both)), "train", "gpt2, malmen")
-    assert found.hours == pytest.approx(first + last)
+    assert found.hours == pytest.approx(first.hours + last.hours)
+    assert found.disk == first.disk + last.disk  # editors and moments of every stage are kept
     assert found.jobs == 2
 
 
@@ -87,8 +94,8 @@ def test_a_large_machine_has_no_shortcoming(gpt2: list[Cost]) -> None:
     [
         ({"disk": 1e9}, " GB of disk are needed, 1 GB are free"),
         ({"host": 5e8}, "fetch of gpt2 needs 1 GB of memory, there are 0 GB"),
-        ({"gpu": 1e9}, "train of gpt2, mend needs a GPU of 5 GB, there are 1 GB"),
-        ({"gpu": None}, "train of gpt2, mend needs a GPU of 5 GB, there is none"),
+        ({"gpu": 1e9}, "ablation_train of gpt2 needs a GPU of 5 GB, there are 1 GB"),
+        ({"gpu": None}, "ablation_train of gpt2 needs a GPU of 5 GB, there is none"),
     ],
 )
 def test_each_shortcoming_is_named(gpt2: list[Cost], change: dict, message: str) -> None:

@@ -17,7 +17,8 @@ from malmen.lm.catalogue import Entry, lookup
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.model_tree import auto_class
-from malmen.planning.memory_plan import Lengths, Planner
+from malmen.planning.memory_plan import Planner
+from malmen.planning.sizes import Lengths
 from malmen.results.memory import EDITING, SPILLED, TRAINING
 from malmen.settings import HyperSettings
 
