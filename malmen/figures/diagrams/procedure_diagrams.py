@@ -1,7 +1,8 @@
 """Figures 1 and 2: how MEND and MALMEN compute the meta-gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +15,9 @@ _GIVEN = Look(fill="0.93")
 _LEARNED = Look(fill="#D3E8F6", edge=BLUE, line=1.2)
 _EDITED = Look(fill="#FBDFA6", edge=ORANGE, line=1.2)
 _CACHED = Look(fill="#F6E9F1", edge=PURPLE, line=1.2)
+_PLAIN = Look()
 _REGION = Look(fill="0.97", edge="0.75", line=0.7)
+_BACK: Mapping[str, Any] = {"color": VERMILION, "dashed": True}
 
 _MEND_STEPS = (
     ("1", "forward", "Run the edit tuples through the LM; keys u enter the edited layers."),
@@ -22,11 +25,7 @@ _MEND_STEPS = (
     ("3", "forward", "The hyper-network turns u and ∇v into pseudo keys and gradients."),
     ("4", "forward", "Sum the tokens' outer products to the shift ΔW."),
     ("5", "forward", "Run equivalent and unrelated tuples through the edited LM: L_meta."),
-    (
-        "6",
-        "backward",
-        "Back-propagate L_meta through the edited LM, the shift and the hyper-network.",
-    ),
+    ("6", "backward", "Back-propagate L_meta through edited LM, shift and hyper-network."),
 )
 _MALMEN_STEPS = (
     ("i", "one", "Run the edit tuples through the LM; cache the keys at the edited layers."),
@@ -39,154 +38,192 @@ _MALMEN_STEPS = (
 )
 
 
+class _Page:
+    """A page of boxes that are known by name, with a legend below.
+
+    Args:
+        height: In inches.
+        regions: What lies behind the boxes.
+        boxes: What is written in each, its look and its place.
+        cached: What the keys and value gradients are, in the legend.
+    """
+
+    def __init__(
+        self,
+        height: float,
+        regions: Sequence[Box],
+        boxes: Mapping[str, tuple[str, Look, Box]],
+        *,
+        cached: str,
+    ) -> None:
+        self.canvas = Canvas(TEXT_WIDTH, height)
+        for region in regions:
+            self.canvas.box(region, look=_REGION, order=0.2)
+        self.boxes = {
+            name: self.canvas.box(box, label, look=look)
+            for name, (label, look, box) in boxes.items()
+        }
+        y = 0.17
+        for x, label, style in ((0.15, "forward", {}), (1.2, "back-propagation", _BACK)):
+            self.canvas.arrow((x, y), (x + 0.35, y), **style)
+            self.canvas.text((x + 0.42, y), label, horizontal="left")
+        looks = ((_LEARNED, "learned"), (_EDITED, "edited"), (_CACHED, cached))
+        for x, (look, label) in zip((2.7, 3.65, 4.6), looks, strict=True):
+            self.canvas.box(Box(x, y - 0.06, 0.24, 0.12), look=look)
+            self.canvas.text((x + 0.31, y), label, horizontal="left")
+
+    def link(
+        self, start: str, end: str, at: float, label: str = "", *, is_back: bool = False
+    ) -> None:
+        """Draw an arrow between boxes, level at a height, or upright where one lies above another.
+
+        A label stands above a level arrow; below it, if it leads back.
+        """
+        one, other = self.boxes[start], self.boxes[end]
+        style = _BACK if is_back else {}
+        if one.x < other.right[0] and other.x < one.right[0]:
+            ends = (one.y, other.top[1]) if one.y > other.y else (one.top[1], other.y)
+            self.canvas.arrow((at, ends[0]), (at, ends[1]), **style)
+            return
+        ends = (one.right[0], other.x) if one.x < other.x else (one.x, other.right[0])
+        self.canvas.arrow((ends[0], at), (ends[1], at), **style)
+        side = -0.1 if is_back else 0.1
+        self.canvas.text((sum(ends) / 2, at + side), label, color=style.get("color", INK))
+
+    def feed(self, name: str, label: str, *, is_above: bool = False) -> None:
+        """Draw what is fed into a box from below or above."""
+        (x, y), side = (self.boxes[name].top, 1) if is_above else (self.boxes[name].bottom, -1)
+        self.canvas.arrow((x, y + 0.3 * side), (x, y))
+        vertical = "bottom" if is_above else "top"
+        self.canvas.text((x, y + 0.34 * side), label, vertical=vertical)
+
+    def drawing(
+        self, headline: str, text: str, steps: pd.DataFrame, places: Sequence[Point]
+    ) -> Drawing:
+        """Number the steps where they take place, and return the page; its data are the steps."""
+        for number, at in zip(steps["step"], places, strict=True):
+            self.canvas.disc(at, number)
+        return Drawing(self.canvas.figure, Caption(headline, text), steps)
+
+
 def mend_procedure() -> Drawing:
     """Draw Figure 1; the data drawn are its steps."""
-    canvas = Canvas(TEXT_WIDTH, 2.75)
-    graph = Box(2.42, 0.42, 4.5, 2.25)
-    canvas.box(graph, look=_REGION, order=0.2)
-    canvas.text(
-        (graph.x + 0.1, 2.54),
-        "one graph, held until the end: its memory grows with the number of edits",
-        size=7,
-        horizontal="left",
-        style="italic",
-    )
     y, height = 1.2, 0.52
-    lm = canvas.box(Box(0.12, y, 0.95, height), "language model\n$W$", look=_GIVEN)
-    cached = canvas.box(Box(1.4, y, 0.85, height), "keys $u$\ngradients $\\nabla v$", look=_CACHED)
-    network = canvas.box(Box(2.6, y, 0.95, height), "hyper-network\n$g_\\theta$", look=_LEARNED)
-    shift = canvas.box(
-        Box(3.9, y, 1.05, height),
-        "shift\n$\\Delta W=-\\eta\\,\\Sigma_j\\,\\tilde{v}_j\\tilde{u}_j^{\\mathrm{T}}$",
-    )
-    edited = canvas.box(Box(5.25, y, 0.85, height), "edited LM\n$W+\\Delta W$", look=_EDITED)
-    loss = canvas.box(Box(6.36, y, 0.48, height), "$L_{meta}$")
-    upper, lower = y + 0.36, y + 0.16
-    canvas.arrow((lm.right[0], upper), (cached.x, upper))
-    canvas.arrow((lm.right[0], lower), (cached.x, lower), color=VERMILION, dashed=True)
-    chain = [cached, network, shift, edited, loss]
-    for left, right in pairwise(chain):
-        canvas.arrow(left.right, right.left)
-    canvas.text((3.725, y + 0.42), "$\\tilde{u},\\tilde{v}$", size=7)
-
-    _input(canvas, lm, "edit tuples $(x, y)$,\nall $m$ facts")
-    _input(
-        canvas, edited, "equivalent $(x^e, y)$ and unrelated\n$(x^u, y^u)$ tuples, all $m$ facts"
-    )
-    top = y + height + 0.34
+    middle, upper, lower, top = y + 0.26, y + 0.36, y + 0.16, y + 0.86
+    shift = "shift\n$\\Delta W=-\\eta\\,\\Sigma_j\\,\\tilde{v}_j\\tilde{u}_j^{\\mathrm{T}}$"
+    boxes = {
+        "lm": ("language model\n$W$", _GIVEN, Box(0.12, y, 0.95, height)),
+        "cached": ("keys $u$\ngradients $\\nabla v$", _CACHED, Box(1.4, y, 0.85, height)),
+        "network": ("hyper-network\n$g_\\theta$", _LEARNED, Box(2.6, y, 0.95, height)),
+        "shift": (shift, _PLAIN, Box(3.9, y, 1.05, height)),
+        "edited": ("edited LM\n$W+\\Delta W$", _EDITED, Box(5.25, y, 0.85, height)),
+        "loss": ("$L_{meta}$", _PLAIN, Box(6.36, y, 0.48, height)),
+    }
+    page = _Page(2.75, [Box(2.42, 0.42, 4.5, 2.25)], boxes, cached="recorded")
+    canvas = page.canvas
+    remark = "one graph, held until the end: its memory grows with the number of edits"
+    canvas.text((2.52, 2.54), remark, horizontal="left", style="italic")
+    page.feed("lm", "edit tuples $(x, y)$,\nall $m$ facts")
+    tuples = "equivalent $(x^e, y)$ and unrelated\n$(x^u, y^u)$ tuples, all $m$ facts"
+    page.feed("edited", tuples)
+    page.link("lm", "cached", upper)
+    page.link("lm", "cached", lower, is_back=True)
+    for start, end in pairwise(list(boxes)[1:]):
+        page.link(start, end, middle)
+    canvas.text((3.725, y + 0.42), "$\\tilde{u},\\tilde{v}$")
     for start, end, label in (
-        (loss, edited, None),
-        (edited, shift, "$\\nabla_{\\Delta W}$"),
-        (shift, network, "$\\nabla_{\\tilde{u},\\tilde{v}}$"),
+        ("loss", "edited", ""),
+        ("edited", "shift", "$\\nabla_{\\Delta W}$"),
+        ("shift", "network", "$\\nabla_{\\tilde{u},\\tilde{v}}$"),
     ):
-        _back(canvas, start, end, top, label)
-    canvas.arrow(
-        (network.x + 0.25, network.top[1]),
-        (network.x + 0.25, top + 0.12),
-        color=VERMILION,
-        dashed=True,
-    )
-    canvas.text((network.x + 0.25, top + 0.2), "$\\nabla_\\theta L_{meta}$", color=VERMILION)
-    marks: tuple[tuple[str, Point], ...] = (
-        ("1", (1.21, upper + 0.13)),
-        ("2", (1.21, lower - 0.13)),
-        ("3", (2.42, y + 0.4)),
-        ("4", (3.725, y + 0.1)),
-        ("5", (5.1, y + 0.1)),
-        ("6", ((edited.right[0] + loss.x) / 2, top + 0.13)),
-    )
-    for number, at in marks:
-        _number(canvas, at, number)
-    _legend(canvas)
-    text = (
+        right, left = page.boxes[start].top[0] - 0.1, page.boxes[end].top[0] + 0.1
+        corners = ((right, y + height), (right, top), (left, top), (left, y + height))
+        canvas.arrow(*corners, **_BACK)
+        canvas.text(((right + left) / 2, top + 0.1), label, color=VERMILION)
+    canvas.arrow((2.85, y + height), (2.85, top + 0.12), **_BACK)
+    canvas.text((2.85, top + 0.2), "$\\nabla_\\theta L_{meta}$", color=VERMILION)
+    return page.drawing(
+        "MEND's meta-gradient procedure",
         "Steps 1 and 2 record keys and value gradients; from the hyper-network to the meta loss "
-        "everything is one graph (3-5), and back-propagation (6) goes through all of it."
+        "everything is one graph (3-5), and back-propagation (6) goes through all of it.",
+        pd.DataFrame(_MEND_STEPS, columns=["step", "direction", "what"]),
+        [
+            *((1.21, upper + 0.13), (1.21, lower - 0.13), (2.42, y + 0.4)),
+            *((3.725, y + 0.1), (5.1, y + 0.1), (6.23, top + 0.13)),
+        ],
     )
-    steps = pd.DataFrame(_MEND_STEPS, columns=["step", "direction", "what"])
-    return Drawing(canvas.figure, Caption("MEND's meta-gradient procedure", text), steps)
 
 
 def malmen_procedure() -> Drawing:
     """Draw Figure 2; the data drawn are its steps."""
-    canvas = Canvas(TEXT_WIDTH, 4.15)
-    canvas.box(Box(0.08, 2.2, 6.84, 1.87), look=_REGION, order=0.2)
-    canvas.box(Box(0.08, 0.4, 6.84, 1.07), look=_REGION, order=0.2)
-    _title(canvas, (0.2, 3.93), "Phase one", "language model in batches of facts")
-    _title(canvas, (5.1, 0.95), "Phase two", "hyper-network in\nbatches of tokens")
-    y, height = 2.6, 0.52
-    lm = canvas.box(Box(0.25, y, 1.0, height), "language model\n$W$", look=_GIVEN)
-    network = canvas.box(
-        Box(1.75, y, 1.0, height), "hyper-network $g_\\theta$\nno graph", look=_LEARNED
-    )
-    equation = canvas.box(
-        Box(3.15, y, 1.4, height),
-        "least squares\n$S=DU^{\\mathrm{T}}(UU^{\\mathrm{T}}+\\lambda I)^{-1}$",
-    )
-    edited = canvas.box(Box(5.0, y, 0.85, height), "edited LM\n$W+S$", look=_EDITED)
-    loss = canvas.box(Box(6.3, y, 0.5, height), "$L_{meta}$")
-    keys = canvas.box(Box(0.25, 1.66, 0.8, 0.34), "keys $U$", look=_CACHED)
-    gradients = canvas.box(Box(1.15, 1.66, 1.35, 0.34), "value gradients $\\nabla V$", look=_CACHED)
-    differences = canvas.box(
-        Box(3.1, 1.66, 1.9, 0.34), "value-difference gradients $\\nabla_D$", look=_CACHED
-    )
-    again = canvas.box(
-        Box(0.9, 0.6, 1.15, height), "hyper-network $g_\\theta$\nwith graph", look=_LEARNED
-    )
-    proxy = canvas.box(
-        Box(3.3, 0.6, 1.5, height),
-        "proxy loss\n$\\Sigma_j\\,\\langle\\nabla_{d_j}L_{meta},\\,d_j\\rangle$",
-    )
-
-    _input(canvas, lm, "edit tuples $(x, y)$", above=True)
-    _input(canvas, edited, "equivalent $(x^e, y)$ and\nunrelated $(x^u, y^u)$ tuples", above=True)
-    canvas.arrow((0.55, y), (0.55, keys.top[1]))
-    canvas.arrow((1.2, y), (1.2, gradients.top[1]), color=VERMILION, dashed=True)
-    canvas.arrow((0.85, keys.top[1]), (0.85, 2.32), (2.0, 2.32), (2.0, y))
-    canvas.arrow((2.3, gradients.top[1]), (2.3, y))
-    upper, lower = y + 0.36, y + 0.14
-    canvas.arrow((network.right[0], y + 0.26), equation.left)
-    canvas.text((2.95, y + 0.36), "$D$")
-    canvas.arrow((equation.right[0], upper), (edited.x, upper))
-    canvas.text((4.77, upper + 0.1), "$S$")
-    canvas.arrow((edited.right[0], upper), (loss.x, upper))
-    for start, end in ((loss, edited), (edited, equation)):
-        canvas.arrow((start.x, lower), (end.right[0], lower), color=VERMILION, dashed=True)
-    canvas.text((4.77, lower - 0.1), "$\\nabla_S$", color=VERMILION)
-    x = equation.middle[0]
-    canvas.arrow((x, y), (x, differences.top[1]), color=VERMILION, dashed=True)
-    canvas.text((x + 0.08, 2.32), "Theorem 1", size=6.5, color=VERMILION, horizontal="left")
-    canvas.arrow((3.4, y), (3.4, 2.38), color=VERMILION, dashed=True)
-    canvas.text(
-        (3.4, 2.3), "Theorem 2: $dL/d\\lambda$", size=6.5, color=VERMILION, horizontal="right"
-    )
-
-    canvas.arrow((0.6, keys.y), (0.6, 0.98), (again.x, 0.98))
-    canvas.arrow((1.5, gradients.y), (1.5, again.top[1]))
-    canvas.arrow((again.right[0], 0.96), (proxy.x, 0.96))
-    canvas.text((2.67, 1.05), "$D$")
-    canvas.arrow((proxy.x, 0.74), (again.right[0], 0.74), color=VERMILION, dashed=True)
-    canvas.arrow((4.05, differences.y), (4.05, proxy.top[1]))
-    canvas.arrow((again.x, 0.74), (0.62, 0.74), color=VERMILION, dashed=True)
-    canvas.text((0.4, 0.74), "$\\nabla_\\theta L_{meta}$", color=VERMILION)
-    marks: tuple[tuple[str, Point], ...] = (
-        ("i", (0.42, 2.44)),
-        ("ii", (1.34, 2.48)),
-        ("iii", (2.45, 2.44)),
-        ("iv", (5.56, 3.28)),
-        ("v", (6.08, lower - 0.11)),
-        ("vi", (1.64, 1.29)),
-        ("vii", (2.67, 0.63)),
-    )
-    for number, at in marks:
-        _number(canvas, at, number)
-    _legend(canvas, cache=True)
-    text = (
+    y, below, height = 2.6, 0.6, 0.52
+    middle, upper, lower = y + 0.26, y + 0.36, y + 0.14
+    shift = "least squares\n$S=DU^{\\mathrm{T}}(UU^{\\mathrm{T}}+\\lambda I)^{-1}$"
+    proxy = "proxy loss\n$\\Sigma_j\\,\\langle\\nabla_{d_j}L_{meta},\\,d_j\\rangle$"
+    boxes = {
+        "lm": ("language model\n$W$", _GIVEN, Box(0.25, y, 1.0, height)),
+        "network": ("hyper-network $g_\\theta$\nno graph", _LEARNED, Box(1.75, y, 1.0, height)),
+        "shift": (shift, _PLAIN, Box(3.15, y, 1.4, height)),
+        "edited": ("edited LM\n$W+S$", _EDITED, Box(5.0, y, 0.85, height)),
+        "loss": ("$L_{meta}$", _PLAIN, Box(6.3, y, 0.5, height)),
+        "keys": ("keys $U$", _CACHED, Box(0.25, 1.66, 0.8, 0.34)),
+        "gradients": ("value gradients $\\nabla V$", _CACHED, Box(1.15, 1.66, 1.35, 0.34)),
+        "of D": ("value-difference gradients $\\nabla_D$", _CACHED, Box(3.1, 1.66, 1.9, 0.34)),
+        "again": ("hyper-network $g_\\theta$\nwith graph", _LEARNED, Box(0.9, below, 1.15, height)),
+        "proxy": (proxy, _PLAIN, Box(3.3, below, 1.5, height)),
+    }
+    phases = [Box(0.08, 2.2, 6.84, 1.87), Box(0.08, 0.4, 6.84, 1.07)]
+    page = _Page(4.15, phases, boxes, cached="cached")
+    canvas = page.canvas
+    for x, top, name, what in (
+        (0.2, 3.93, "Phase one", "language model in batches of facts"),
+        (5.1, 0.95, "Phase two", "hyper-network in\nbatches of tokens"),
+    ):
+        canvas.text((x, top), name, size=7.5, weight="bold", horizontal="left")
+        canvas.text((x, top - 0.1), what, size=7.5, horizontal="left", vertical="top")
+    page.feed("lm", "edit tuples $(x, y)$", is_above=True)
+    tuples = "equivalent $(x^e, y)$ and\nunrelated $(x^u, y^u)$ tuples"
+    page.feed("edited", tuples, is_above=True)
+    for start, end, at, label in (
+        ("lm", "keys", 0.55, ""),
+        ("gradients", "network", 2.3, ""),
+        ("network", "shift", middle, "$D$"),
+        ("shift", "edited", upper, "$S$"),
+        ("edited", "loss", upper, ""),
+        ("gradients", "again", 1.5, ""),
+        ("again", "proxy", below + 0.36, "$D$"),
+        ("of D", "proxy", 4.05, ""),
+    ):
+        page.link(start, end, at, label)
+    for start, end, at, label in (
+        ("lm", "gradients", 1.2, ""),
+        ("loss", "edited", lower, ""),
+        ("edited", "shift", lower, "$\\nabla_S$"),
+        ("shift", "of D", 3.85, ""),
+        ("proxy", "again", below + 0.14, ""),
+    ):
+        page.link(start, end, at, label, is_back=True)
+    canvas.arrow((0.85, 2.0), (0.85, 2.32), (2.0, 2.32), (2.0, y))  # keys to both networks
+    canvas.arrow((0.6, 1.66), (0.6, 0.98), (0.9, 0.98))
+    canvas.arrow((3.4, y), (3.4, 2.38), **_BACK)
+    canvas.arrow((0.9, 0.74), (0.62, 0.74), **_BACK)
+    for place, label, horizontal in (
+        ((3.93, 2.32), "Theorem 1", "left"),
+        ((3.4, 2.3), "Theorem 2: $dL/d\\lambda$", "right"),
+        ((0.58, 0.74), "$\\nabla_\\theta L_{meta}$", "right"),
+    ):
+        canvas.text(place, label, size=6.5, color=VERMILION, horizontal=horizontal)
+    return page.drawing(
+        "MALMEN's meta-gradient procedure",
         "Phase one ends at the gradients of the value differences; phase two back-propagates them "
         "through the hyper-network alone. The phases meet in the caches, so each has batches of "
-        "its own, and memory depends neither on the number of edits nor on the other phase."
+        "its own, and memory depends neither on the number of edits nor on the other phase.",
+        pd.DataFrame(_MALMEN_STEPS, columns=["step", "phase", "what"]),
+        [
+            *((0.42, 2.44), (1.34, 2.48), (2.45, 2.44), (5.56, 3.28)),
+            *((6.08, lower - 0.11), (1.64, 1.29), (2.67, 0.63)),
+        ],
     )
-    steps = pd.DataFrame(_MALMEN_STEPS, columns=["step", "phase", "what"])
-    return Drawing(canvas.figure, Caption("MALMEN's meta-gradient procedure", text), steps)
 
 
 PROCEDURE_DIAGRAMS: dict[str, Callable[[], Drawing]] = {
@@ -194,55 +231,3 @@ PROCEDURE_DIAGRAMS: dict[str, Callable[[], Drawing]] = {
     "02": malmen_procedure,
 }
 """The figures by name."""
-
-
-def _title(canvas: Canvas, at: Point, name: str, what: str) -> None:
-    canvas.text(at, name, size=7.5, weight="bold", horizontal="left")
-    canvas.text((at[0], at[1] - 0.1), what, size=7.5, horizontal="left", vertical="top")
-
-
-def _input(canvas: Canvas, box: Box, label: str, *, above: bool = False) -> None:
-    """Draw what is fed into a box, below or above it."""
-    x = box.middle[0]
-    if above:
-        canvas.arrow((x, box.top[1] + 0.3), box.top)
-        canvas.text((x, box.top[1] + 0.34), label, vertical="bottom")
-    else:
-        canvas.arrow((x, box.y - 0.3), box.bottom)
-        canvas.text((x, box.y - 0.34), label, vertical="top")
-
-
-def _back(canvas: Canvas, start: Box, end: Box, top: float, label: str | None) -> None:
-    """Draw back-propagation from a box to an earlier one, above both."""
-    from_x, to_x = start.middle[0] - 0.1, end.middle[0] + 0.1
-    canvas.arrow(
-        (from_x, start.top[1]),
-        (from_x, top),
-        (to_x, top),
-        (to_x, end.top[1]),
-        color=VERMILION,
-        dashed=True,
-    )
-    if label:
-        canvas.text(((from_x + to_x) / 2, top + 0.1), label, color=VERMILION)
-
-
-def _number(canvas: Canvas, at: Point, number: str) -> None:
-    canvas.disc(at, number)
-
-
-def _legend(canvas: Canvas, *, cache: bool = False) -> None:
-    y, x = 0.17, 0.15
-    for label, color, dashed in (("forward", INK, False), ("back-propagation", VERMILION, True)):
-        canvas.arrow((x, y), (x + 0.35, y), color=color, dashed=dashed)
-        canvas.text((x + 0.42, y), label, horizontal="left")
-        x += 1.05 if label == "forward" else 1.5
-    looks = [
-        (_LEARNED, "learned"),
-        (_EDITED, "edited"),
-        (_CACHED, "cached" if cache else "recorded"),
-    ]
-    for look, label in looks:
-        canvas.box(Box(x, y - 0.06, 0.24, 0.12), look=look)
-        canvas.text((x + 0.31, y), label, horizontal="left")
-        x += 0.95
