@@ -34,44 +34,41 @@ PLAIN = Look()
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on the page, in inches from the lower left.
-
-    Attributes:
-        x: Of the left edge.
-        y: Of the lower edge.
-        width: In inches.
-        height: In inches.
-    """
+    """A rectangle on the page, in inches; x and y are those of its lower left corner."""
 
     x: float
     y: float
     width: float
     height: float
 
+    def at(self, right: float, up: float) -> Point:
+        """Return a point by its shares of width and height."""
+        return self.x + right * self.width, self.y + up * self.height
+
     @property
     def middle(self) -> Point:
         """The centre."""
-        return self.x + self.width / 2, self.y + self.height / 2
+        return self.at(0.5, 0.5)
 
     @property
     def left(self) -> Point:
         """The middle of the left edge."""
-        return self.x, self.y + self.height / 2
+        return self.at(0, 0.5)
 
     @property
     def right(self) -> Point:
         """The middle of the right edge."""
-        return self.x + self.width, self.y + self.height / 2
+        return self.at(1, 0.5)
 
     @property
     def bottom(self) -> Point:
         """The middle of the lower edge."""
-        return self.x + self.width / 2, self.y
+        return self.at(0.5, 0)
 
     @property
     def top(self) -> Point:
         """The middle of the upper edge."""
-        return self.x + self.width / 2, self.y + self.height
+        return self.at(0.5, 1)
 
     def grown(self, by: float) -> "Box":
         """Return a box that is larger by so many inches on every side."""
@@ -79,12 +76,7 @@ class Box:
 
 
 class Canvas:
-    """A page to draw on.
-
-    Args:
-        width: In inches.
-        height: In inches.
-    """
+    """A page to draw on, its width and height in inches."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
@@ -102,15 +94,9 @@ class Canvas:
         rounding: float = 0.035,
         order: float = 2,
     ) -> Box:
-        """Draw a box with a label in its middle; return it.
+        """Draw a box with a label of a size in points; return it.
 
-        Args:
-            box: Where.
-            label: In the middle.
-            look: Colours and line.
-            size: Of the label, in points.
-            rounding: Radius of the corners, in inches.
-            order: What has more lies above.
+        The radius of its corners is in inches; what has a higher order lies above.
         """
         self.axes.add_patch(
             FancyBboxPatch(
@@ -181,7 +167,7 @@ class Canvas:
 
     def plus(self, at: Point, *, radius: float = 0.07) -> None:
         """Draw the circled plus of a sum."""
-        self.axes.add_patch(Circle(at, radius, facecolor="white", edgecolor=INK, lw=0.8, zorder=3))
+        self._circle(at, radius, facecolor="white", edgecolor=INK, linewidth=0.8, zorder=3)
         x, y = at
         arm = 0.65 * radius
         for points in ([(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]):
@@ -189,14 +175,15 @@ class Canvas:
 
     def dot(self, at: Point, *, color: str, radius: float = 0.045) -> None:
         """Draw a filled circle, the mark of something recorded."""
-        self.axes.add_patch(
-            Circle(at, radius, facecolor=color, edgecolor="white", lw=0.5, zorder=4)
-        )
+        self._circle(at, radius, facecolor=color, edgecolor="white", linewidth=0.5, zorder=4)
 
     def disc(self, at: Point, label: str, *, radius: float = 0.085) -> None:
         """Draw a step's number in a dark circle."""
-        self.axes.add_patch(Circle(at, radius, facecolor=INK, edgecolor="none", zorder=6))
+        self._circle(at, radius, facecolor=INK, edgecolor="none", zorder=6)
         self.text(at, label, size=6, color="white", weight="bold", order=6.1)
+
+    def _circle(self, at: Point, radius: float, **options: Any) -> None:
+        self.axes.add_patch(Circle(at, radius, **options))
 
     def bracket(
         self, x: float, low: float, high: float, label: str, *, side: int, size: float = 6
@@ -223,7 +210,5 @@ class Canvas:
 def text_width(label: str, size: float, *, bold: bool = False) -> float:
     """Return how wide the widest line of a label is, in inches."""
     font = FontProperties(weight="bold" if bold else "normal")
-    lines = label.split("\n")
-    return (
-        max(TextPath((0, 0), line, size=size, prop=font).get_extents().width for line in lines) / 72
-    )
+    paths = (TextPath((0, 0), line, size=size, prop=font) for line in label.split("\n"))
+    return max(path.get_extents().width for path in paths) / 72

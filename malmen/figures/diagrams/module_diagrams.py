@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel
 
 from malmen.figures.diagrams.block_diagram import ALTERNATIVE, EDITED, GRADIENT, KEY, BlockDiagram
-from malmen.figures.diagrams.canvas import Box, Canvas
+from malmen.figures.diagrams.canvas import Box, Canvas, text_width
 from malmen.figures.diagrams.stack_diagram import FROZEN, STACK_WIDTH, draw_stacks
 from malmen.figures.drawing import INFERRED, Caption, Drawing
 from malmen.lm.catalogue import Entry, paper_models
@@ -22,6 +22,7 @@ MODULE_DIAGRAMS: dict[str, str] = {"03": "gptj", "09": "bert", "10": "gpt2", "11
 
 _KNOWN = ("03",)  # the others' place in the paper is inferred
 _MARGIN, _LEGEND, _TITLE = 0.1, 0.8, 0.42  # inches
+_SIZE = 6.5  # points, of the legend
 
 
 def module_diagram(name: str) -> Drawing:
@@ -34,43 +35,44 @@ def module_diagram(name: str) -> Drawing:
 
 def draw_modules(entry: Entry, model: PreTrainedModel) -> Canvas:
     """Draw a model: all of it on the left, the last block of each of its stacks on the right."""
-    blocks = [BlockDiagram(entry, model, stack) for stack in stacks(model)]
-    frames = [block.draw(Canvas(1, 1), (0, 0)) for block in blocks]  # to learn their sizes
+    names = list(stacks(model))
+    frames = [BlockDiagram(Canvas(1, 1), entry, model, name).frame for name in names]
     height = max(frame.height for frame in frames)
     width = STACK_WIDTH + sum(frame.width + _MARGIN for frame in frames) + 2 * _MARGIN
-    canvas = Canvas(width, _LEGEND + height + _TITLE)
-    top = _LEGEND + height
+    canvas, top = Canvas(width, _LEGEND + height + _TITLE), _LEGEND + height
     draw_stacks(canvas, entry, model, Box(_MARGIN, _LEGEND, STACK_WIDTH, height))
-    titles = [(_MARGIN, "(a) model")]
+    titles = {_MARGIN: "(a) model"}
     x = 2 * _MARGIN + STACK_WIDTH
-    for letter, block, frame in zip("bc", blocks, frames, strict=False):
-        block.draw(canvas, (x, top - frame.height))
-        titles.append((x, f"({letter}) {block.path}"))
+    for letter, name, frame in zip("bc", names, frames, strict=False):
+        block = BlockDiagram(canvas, entry, model, name, (x, top - frame.height))
+        titles[x] = f"({letter}) {block.path}"
         x += frame.width + _MARGIN
-    for left, title in titles:
+    for left, title in titles.items():
         canvas.text((left, top + 0.24), title, size=7.5, horizontal="left")
     _draw_legend(canvas)
     return canvas
 
 
 def _draw_legend(canvas: Canvas) -> None:
-    left, right = _MARGIN, _MARGIN + 0.4 * (canvas.width - 2 * _MARGIN)
-    rows = [0.44 - 0.16 * index for index in range(3)]
-    looks = [
-        (EDITED, "edited: W becomes W + S"),
-        (ALTERNATIVE, "edited in the ablation instead"),
-        (FROZEN, "frozen prefix"),
-    ]
-    for y, (look, label) in zip(rows, looks, strict=True):
+    looks = {
+        "edited: W becomes W + S": EDITED,
+        "edited in the ablation instead": ALTERNATIVE,
+        "frozen": FROZEN,
+    }
+    dots = {
+        "u: key, recorded at the input in the forward pass": KEY,
+        "∇v: value gradient, recorded at the output\nin the backward pass": GRADIENT,
+    }
+    left, rows = _MARGIN, (0.44, 0.28, 0.12)
+    for y, (label, look) in zip(rows, looks.items(), strict=True):
         canvas.box(Box(left, y - 0.045, 0.2, 0.09), look=look)
-        canvas.text((left + 0.27, y), label, size=6.5, horizontal="left")
-    dots = [
-        (KEY, "u: key, recorded at the input in the forward pass"),
-        (GRADIENT, "∇v: value gradient, recorded at the output\nin the backward pass"),
-    ]
-    for y, (color, label) in zip(rows, dots, strict=False):
+        canvas.text((left + 0.27, y), label, size=_SIZE, horizontal="left")
+    widest = max(text_width(label, _SIZE) for label in looks)
+    right = max(left + 0.27 + widest + 0.05, 0.4 * canvas.width)
+    for y, (label, color) in zip(rows, dots.items(), strict=False):
         canvas.dot((right + 0.05, y), color=color)
-        canvas.text((right + 0.15, y + 0.055), label, size=6.5, horizontal="left", vertical="top")
+        at = (right + 0.15, y + 0.055)
+        canvas.text(at, label, size=_SIZE, horizontal="left", vertical="top")
 
 
 def _caption(entry: Entry, model: PreTrainedModel, *, inferred: bool) -> Caption:

@@ -6,7 +6,7 @@ from itertools import groupby
 from transformers import PreTrainedModel
 
 from malmen.figures.diagrams.block_diagram import EDITED, SMALL
-from malmen.figures.diagrams.canvas import Box, Canvas, Look, text_width
+from malmen.figures.diagrams.canvas import Box, Canvas, Look, Point, text_width
 from malmen.lm.catalogue import Entry
 from malmen.lm.model_tree import Leaf, leaves, ranges, split_name, stacks
 
@@ -27,67 +27,49 @@ def draw_stacks(canvas: Canvas, entry: Entry, model: PreTrainedModel, box: Box) 
     """Draw a slab for every block, stacks one above the other, inside a box."""
     found = stacks(model)
     inputs, *outputs = _outside(model)
-    names = list(found)
     starts = ["tokens"] if len(found) == 1 else ["tokens of the prompt", "tokens of the answer"]
     ends = [*["encoder output"] * (len(found) - 1), _ANSWERS[entry.task]]
     height = (box.height - _BETWEEN * (len(found) - 1)) / len(found)
+    x, width = box.x + 0.52, 0.55
+    middle = x + width / 2
     below = None
-    for index, name in enumerate(names):
-        part = Box(box.x, box.y + index * (height + _BETWEEN), box.width, height)
-        slabs = _draw_ends(canvas, part, (inputs, starts[index]), (outputs[index], ends[index]))
-        _draw_slabs(canvas, entry, name, len(found[name]), slabs)
+    for index, (name, blocks) in enumerate(found.items()):
+        bottom = box.y + index * (height + _BETWEEN)
+        top = bottom + height
+        first = _draw_list(canvas, inputs, (middle, bottom), above=True)
+        last = _draw_list(canvas, outputs[index], (middle, top), above=False)
+        slabs = Box(x, first.top[1] + 0.16, width, last.y - first.top[1] - 0.32)
+        _draw_slabs(canvas, entry, name, len(blocks), slabs)
+        for start, end in (
+            ((middle, bottom - 0.16), first.bottom),
+            (first.top, slabs.bottom),
+            (slabs.top, last.bottom),
+            (last.top, (middle, top + 0.16)),
+        ):
+            canvas.arrow(start, end)
+        for y, label in ((bottom - 0.09, starts[index]), (top + 0.09, ends[index])):
+            canvas.text((middle + 0.07, y), label, size=SMALL, horizontal="left")
         if below:  # the encoder's output enters every block of the decoder
-            x, y = box.x + 0.04, part.y - 0.3
-            canvas.arrow((below.top[0], y), (x, y), (x, slabs.left[1]), slabs.left)
+            left, y = box.x + 0.04, bottom - 0.3
+            canvas.arrow((below.top[0], y), (left, y), (left, slabs.left[1]), slabs.left)
         below = slabs
 
 
 def _outside(model: PreTrainedModel) -> list[list[Leaf]]:
     """Return the modules before the first stack, and those after each one."""
-    names = tuple(f"{name}." for name in stacks(model))
-    runs: list[list[Leaf]] = []
-    for inside, run in groupby(leaves(model), key=lambda one: one.name.startswith(names)):
-        if not inside:
-            runs.append(list(run))
-    return runs
+    inside = tuple(f"{name}." for name in stacks(model))
+    runs = groupby(leaves(model), key=lambda one: one.name.startswith(inside))
+    return [list(run) for is_inside, run in runs if not is_inside]
 
 
-def _draw_ends(
-    canvas: Canvas,
-    box: Box,
-    before: tuple[Sequence[Leaf], str],
-    after: tuple[Sequence[Leaf], str],
-) -> Box:
-    """Draw what stands before and after a stack; return the room for its blocks between them."""
-    (inputs, start), (outputs, end) = before, after
-    x, width = box.x + 0.52, 0.55
-    middle = x + width / 2
-    lower = _draw_list(canvas, inputs, middle, bottom=box.y)
-    upper = _draw_list(canvas, outputs, middle, top=box.top[1])
-    room = Box(x, lower.top[1] + 0.16, width, upper.y - lower.top[1] - 0.32)
-    canvas.arrow((middle, box.y - 0.16), lower.bottom)
-    canvas.text((middle + 0.07, box.y - 0.09), start, size=SMALL, horizontal="left")
-    canvas.arrow(lower.top, room.bottom)
-    canvas.arrow(room.top, upper.bottom)
-    canvas.arrow(upper.top, (middle, box.top[1] + 0.16))
-    canvas.text((middle + 0.07, box.top[1] + 0.09), end, size=SMALL, horizontal="left")
-    return room
-
-
-def _draw_list(
-    canvas: Canvas,
-    modules: Sequence[Leaf],
-    middle: float,
-    *,
-    bottom: float = 0,
-    top: float | None = None,
-) -> Box:
-    """Draw a box that lists modules, the last one in the forward pass on top."""
+def _draw_list(canvas: Canvas, modules: Sequence[Leaf], at: Point, *, above: bool) -> Box:
+    """Draw a box above or below a point that lists modules, the last in the forward pass on top."""
     lines = [_line(one) for one in reversed(modules)]
     width = max(text_width(line, SMALL) for line in lines) + 0.14
     height = 0.08 + 0.115 * len(lines)
-    y = bottom if top is None else top - height
-    return canvas.box(Box(middle - width / 2, y, width, height), "\n".join(lines), size=SMALL)
+    x, y = at
+    box = Box(x - width / 2, y if above else y - height, width, height)
+    return canvas.box(box, "\n".join(lines), size=SMALL)
 
 
 def _line(one: Leaf) -> str:
@@ -111,7 +93,7 @@ def _draw_slabs(canvas: Canvas, entry: Entry, stack: str, blocks: int, box: Box)
         slab = Box(box.x, box.y + index * step, box.width, 0.86 * step)
         canvas.box(slab, look=look, rounding=0.01)
     rest = [index for index in range(blocks) if index not in edited]
-    unedited = "frozen prefix:\nrun once, stored" if is_frozen else "not edited"
+    unedited = "frozen: run once,\nstates stored" if is_frozen else "not edited"
     for indices, label, side in (
         (edited, "edited", 1),
         (rest, unedited, 1),
@@ -121,5 +103,5 @@ def _draw_slabs(canvas: Canvas, entry: Entry, stack: str, blocks: int, box: Box)
         if indices:
             low, high = box.y + indices[0] * step, box.y + (indices[-1] + 0.86) * step
             text = f"{ranges(indices).replace('-', '–')}\n{label}"
-            x = box.x + box.width if side > 0 else box.x
+            x = box.right[0] if side > 0 else box.x
             canvas.bracket(x, low, high, text, side=side, size=SMALL)
