@@ -52,6 +52,10 @@ STYLE: Any = {
     "axes.linewidth": 0.8,
     "grid.color": "0.9",
     "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
     "pdf.fonttype": 42,  # TrueType: text that can be searched and edited
 }
 """Settings of matplotlib that every figure is drawn with."""
@@ -59,12 +63,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Caption:
-    """A figure's caption.
-
-    Attributes:
-        headline: What the figure is, without a full stop, such as "Scaling curve of GPT-2 (124M)".
-        text: How to read it, in sentences.
-    """
+    """What a figure is, without a full stop, and how to read it, in sentences."""
 
     headline: str
     text: str
@@ -96,22 +95,20 @@ def save(draw: Callable[[], Drawing], name: str, out_dir: Path) -> list[Path]:
     stem = Path(out_dir) / f"figure_{name}"
     with mpl.rc_context(STYLE):
         drawing = draw()
-        for suffix, properties in _properties(name, drawing.caption).items():
+        caption = drawing.caption
+        title = f"{figure_number(name)}: {caption.headline}"
+        # Dates and versions would make the bytes differ from run to run or machine to machine.
+        undated = {"CreationDate": None, "Producer": None, "Creator": None}
+        about: dict[str, dict[str, str | None]] = {
+            ".pdf": {**undated, "Title": title, "Subject": caption.text},
+            ".png": {"Software": None, "Title": caption.headline, "Description": caption.text},
+        }
+        for suffix, properties in about.items():
             with atomic(stem.with_suffix(suffix)) as temporary:
                 drawing.figure.savefig(temporary, dpi=_DPI, metadata=properties)
     with atomic(stem.with_suffix(".csv")) as temporary:
         drawing.data.to_csv(temporary, index=False)
     return [stem.with_suffix(suffix) for suffix in (".pdf", ".png", ".csv")]
-
-
-def _properties(name: str, caption: Caption) -> dict[str, dict[str, str | None]]:
-    # Dates and versions would make the bytes differ from run to run or machine to machine.
-    undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    title = f"{figure_number(name)}: {caption.headline}"
-    return {
-        ".pdf": undated | {"Title": title, "Subject": caption.text},
-        ".png": {"Software": None, "Title": caption.headline, "Description": caption.text},
-    }
 
 
 def read_caption(path: Path) -> Caption:
@@ -122,12 +119,10 @@ def read_caption(path: Path) -> Caption:
     """
     try:
         with Image.open(path) as image:
-            properties = image.info
+            return Caption(image.info["Title"], image.info["Description"])
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file (draw it with `malmen figure`)") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a picture") from error
-    try:
-        return Caption(properties["Title"], properties["Description"])
     except KeyError as error:
         raise InputError(f"{path}: no caption (draw it with `malmen figure`)") from error

@@ -34,10 +34,7 @@ _LINES: dict[str, dict[str, Any]] = {
 
 
 def memory_figure(inputs: Sequence[Path]) -> Drawing:
-    """Draw what `malmen memory` measured.
-
-    Args:
-        inputs: Its file.
+    """Draw what `malmen memory` measured, from its file.
 
     Raises:
         InputError: If there is not exactly one file, or it is malformed.
@@ -65,11 +62,7 @@ def memory_figure(inputs: Sequence[Path]) -> Drawing:
 
 
 def draw_memory(frame: pd.DataFrame) -> Figure:
-    """Draw peak memory, one line a procedure, and the limit; both axes are logarithmic.
-
-    Args:
-        frame: Measurements with the columns of `malmen.results.memory`.
-    """
+    """Draw measurements with the columns of `malmen.results.memory`, a line a procedure."""
     figure = Figure(figsize=(0.62 * TEXT_WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
@@ -83,19 +76,13 @@ def draw_memory(frame: pd.DataFrame) -> Figure:
     axes.set_ylabel("peak memory, MB (log scale)")
     for name in PROCEDURES:
         curve = frame[frame["procedure"] == name]
-        line = _LINES[name] | {"markersize": 4, "linewidth": 1.4}
-        axes.plot(curve["edits"], curve["peak_mb"], **line, label=name)
+        axes.plot(curve["edits"], curve["peak_mb"], **_LINES[name], label=name)
         over = curve[~curve["fits"]]
         axes.plot(over["edits"], over["peak_mb"], "x", color="black", markersize=9, zorder=3)
     limit = frame["limit_mb"].max()
     axes.axhline(limit, color="0.4", linestyle="--", linewidth=1)
-    axes.annotate(
-        f"limit: {limit:,.0f} MB (× no longer fits)",
-        (0, limit),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, 3),
-        textcoords="offset points",
-        color="0.3",
-    )
-    figure.legend(loc="outside upper center", ncols=1, frameon=False, handlelength=3.2)
+    note = f"limit: {limit:,.0f} MB (× no longer fits)"
+    across = axes.get_yaxis_transform()
+    axes.text(0.01, limit * 1.02, note, transform=across, va="bottom", color="0.3")
+    figure.legend(loc="outside upper center", handlelength=3.2)
     return figure

@@ -11,14 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from malmen.experiment.cards import LATER_MARK, later, marked, of_title, titles
-from malmen.figures.drawing import (
-    INFERRED,
-    SKY,
-    TEXT_WIDTH,
-    Caption,
-    Drawing,
-    figure_number,
-)
+from malmen.figures.drawing import INFERRED, SKY, TEXT_WIDTH, Caption, Drawing, figure_number
 from malmen.lm.catalogue import Entry, catalogue, lookup
 from malmen.results.per_fact import PRE_EDIT, aggregate, editor_order, read_all, sources
 from malmen.support.errors import InputError
@@ -50,11 +43,7 @@ def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
     """Draw ES, GS and LS against the number of edits, one line an editor.
 
     The data drawn are, as fractions, the rows of `malmen.results.per_fact.aggregate` for the
-    panels' measures.
-
-    Args:
-        name: Of the figure, as the catalogue gives it for the LM.
-        evaluations: Per-fact results of one LM.
+    panels' measures, of the one LM whose figure the catalogue says this is.
 
     Raises:
         InputError: If a file is not one of per-fact results, if they are of several LMs, or of
@@ -76,11 +65,7 @@ def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
 
 
 def draw_scaling_curve(means: pd.DataFrame) -> Figure:
-    """Draw aggregated results of one LM: a panel a measure, shared axes, one legend above.
-
-    Args:
-        means: Rows of `malmen.results.per_fact.aggregate` with the metrics of `PANELS`, of one LM.
-    """
+    """Draw rows of `malmen.results.per_fact.aggregate` of one LM, a panel a measure."""
     figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
     for axes, letter, (metric, label) in zip(panels, "abc", PANELS.items(), strict=True):
@@ -88,15 +73,8 @@ def draw_scaling_curve(means: pd.DataFrame) -> Figure:
         axes.set_title(f"({letter}) {label}")
     panels[1].set_xlabel("number of edits (log scale)")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=len(labels),
-        frameon=False,
-        handlelength=3,
-        columnspacing=1.4,
-    )
+    shape = {"ncols": len(labels), "handlelength": 3, "columnspacing": 1.4}
+    figure.legend(handles, labels, loc="outside upper center", **shape)
     return figure
 
 
@@ -104,37 +82,30 @@ def _draw_panel(axes: Axes, means: pd.DataFrame) -> None:
     counts = np.unique(means["edits"])
     left, right = counts[0] / 2**0.3, counts[-1] * 2**0.3
     axes.set_xscale("log", base=2)
-    axes.set_xlim(left, right)
-    axes.set_ylim(0, 100)
+    axes.set(xlim=(left, right), ylim=(0, 100))
     axes.grid(axis="y")
-    axes.set_axisbelow(True)
     label_counts(axes, counts)
     others = iter(_OTHER_LINES * len(means))
     for editor in editor_order(means["editor"], titles()):
         curve = means[means["editor"] == editor]
         value, low, high = (100 * curve[name].to_numpy() for name in ("value", "low", "high"))
         edits = curve["edits"].to_numpy()
+        # Unclipped: a line or a marker at 0 or 100% is as whole as the others.
         if editor == PRE_EDIT:
             # From edge to edge: a level, visible for a single count as well.
             edges = np.concatenate([[left], edits, [right]])
             level = np.pad(value, 1, mode="edge")
-            axes.plot(edges, level, color="0.4", linestyle="--", linewidth=1.4, label=editor)
+            axes.plot(edges, level, color="0.4", linestyle="--", label=editor, clip_on=False)
             continue
-        line = _line(editor) or next(others)
+        card = of_title(editor)
+        line: dict[str, Any] = (
+            {"color": card.color, "marker": card.marker, "linestyle": card.dashes}
+            if card and card.color
+            else next(others)
+        )
         axes.fill_between(edits, low, high, color=line["color"], alpha=0.18, linewidth=0)
         axes.vlines(edits, low, high, color=line["color"], linewidth=0.8)  # a band needs two counts
-        # Unclipped: a marker at 0 or 100% is as whole as the others.
-        axes.plot(
-            edits, value, **line, markersize=4, linewidth=1.4, label=marked(editor), clip_on=False
-        )
-
-
-def _line(editor: str) -> dict[str, Any] | None:
-    """Return the look of an editor's line by its card, if that gives one."""
-    card = of_title(editor)
-    if card is None or not card.color:
-        return None
-    return {"color": card.color, "marker": card.marker, "linestyle": card.dashes}
+        axes.plot(edits, value, **line, label=marked(editor), clip_on=False)
 
 
 def label_counts(axes: Axes, counts: np.ndarray) -> None:
@@ -149,8 +120,14 @@ def label_counts(axes: Axes, counts: np.ndarray) -> None:
 def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Caption:
     late = ", ".join(card.title for card in later(editors))
     answers = "of the verdict" if entry.task == "verdict" else "over tokens, teacher-forced,"
+    whose = (
+        f"{entry.title} stands in for {entry.stands_for}, which the paper's "
+        f"{figure_number(entry.figure or '')} edits: compare the shape of the curves, not their "
+        "values."
+    )
+    is_papers = entry.figure and entry.figure.isdigit()
     parts = [
-        _whose(entry),
+        whose if entry.stands_for else "" if is_papers else "The paper does not edit this LM.",
         f"ES, GS and LS are mean accuracies {answers} on edited facts, equivalent prompts and "
         "unrelated prompts, against the number of facts edited at once.",
         "Lines: means over edit sets and facts; bands: 95% intervals from a bootstrap over both; "
@@ -159,17 +136,5 @@ def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Capt
         INFERRED if entry.figure in _INFERRED_FIGURES else "",
         f"Data and models: {'; '.join(origins)}." if origins else "",
     ]
-    return Caption(
-        f"Scaling curve of {entry.stands_for or entry.title}", " ".join(filter(None, parts))
-    )
-
-
-def _whose(entry: Entry) -> str:
-    """Return what a reader has to know of the LM drawn."""
-    if entry.stands_for:
-        return (
-            f"{entry.title} stands in for {entry.stands_for}, which the paper's "
-            f"{figure_number(entry.figure or '')} edits: compare the shape of the curves, not "
-            "their values."
-        )
-    return "" if entry.figure and entry.figure.isdigit() else "The paper does not edit this LM."
+    headline = f"Scaling curve of {entry.stands_for or entry.title}"
+    return Caption(headline, " ".join(filter(None, parts)))
