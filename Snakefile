@@ -12,6 +12,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 # `<results>`, `<logs>` and `<benchmarks>` in the rules: no two scales ever share a file.
 pathvars:
     results=f"results/{config['scale']}",

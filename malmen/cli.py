@@ -944,7 +944,6 @@ def report(
     models: list[Path] = [],
     runs: list[Path] = [],
     benchmarks: OptionalPath = None,
-    rulegraph: OptionalPath = None,
 ) -> None:
     """Put everything that a run made on one self-contained page.
 
@@ -958,7 +957,6 @@ def report(
         models: Folders of language models that were made here.
         runs: Run metadata: JSON files, and files of `malmen evaluate`.
         benchmarks: Folder of Snakemake's benchmarks.
-        rulegraph: What `snakemake --rulegraph dot` prints.
     """
     from malmen.reporting.report import Sources, write_report
 
@@ -971,7 +969,6 @@ def report(
         models=models,
         runs=runs,
         benchmarks=benchmarks,
-        rulegraph=rulegraph,
     )
     write_report(sources, out)
 

@@ -118,6 +118,15 @@ def test_a_scale_is_the_whole_reproduction(planned, scale):
     assert count["table"] > 0
 
 
+def test_snakemakes_own_report_shows_what_a_run_made(finished):
+    run = finished.snakemake("--report", "report.html", scale="smoke")
+    assert run.returncode == 0, run.stdout + run.stderr
+    shown = set(re.findall(r"Adding (\S+) ", run.stdout + run.stderr))
+    folder = finished.folder / "results" / "smoke"
+    pages = [*folder.glob("tables/*"), *folder.glob("figures/*"), *folder.glob("claims.*")]
+    assert shown == {path.name for path in (*pages, folder / "report.html")}
+
+
 def test_smoke_is_the_same_workflow(planned):
     depends_on_counts = {"train", "ablation_train"}
     desk, smoke = (

@@ -17,7 +17,6 @@ from PIL import Image
 from malmen.figures.drawing import figure_number, read_caption
 from malmen.lm.catalogue import lookup
 from malmen.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_TESTABLE
-from malmen.reporting.rulegraph import Layout, lay_out, read_rulegraph
 from malmen.reporting.summary import plain, read_answers
 from malmen.results import per_fact
 from malmen.support.errors import InputError
@@ -45,7 +44,6 @@ class Sources:
         models: Folders of LMs made here, each with `accuracy.json`.
         runs: Run metadata: JSON files, and evaluations.
         benchmarks: Folder of Snakemake's benchmarks, one JSON line a job.
-        rulegraph: What `snakemake --rulegraph dot` printed.
     """
 
     scale: str
@@ -56,7 +54,6 @@ class Sources:
     models: Sequence[Path] = ()
     runs: Sequence[Path] = ()
     benchmarks: Path | None = None
-    rulegraph: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,6 @@ def write_report(sources: Sources, out: Path) -> None:
         provenance=_provenance(runs.values()),
         runs=runs,
         jobs=_jobs(sources.benchmarks) if sources.benchmarks else [],
-        graph=_graph(sources.rulegraph) if sources.rulegraph else None,
         attributions=per_fact.sources(runs.values()),
     )
     with atomic(out) as temporary:
@@ -245,7 +241,3 @@ def _jobs(folder: Path) -> list[dict[str, Any]]:
                 {"name": name} | {key: row.get(column) or 0.0 for key, column in columns.items()}
             )
     return sorted(jobs, key=lambda job: (-job["cpu"], job["name"]))
-
-
-def _graph(path: Path) -> Layout:
-    return lay_out(read_rulegraph(path))

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from synthetic import ANSWERS, evaluation, measurements
-from synthetic_run import RULE_GRAPH
 
 from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
 from malmen.figures import FIGURES
@@ -28,7 +27,7 @@ from malmen.support.files import write_json
 from malmen.tables import make_table
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-VOID = {"meta", "link", "img", "br", "path", "rect"}
+VOID = {"meta", "link", "img", "br"}
 
 
 def claim(status: str, lm: str, text: str, value: float | None, **row: Any) -> dict[str, Any]:
@@ -72,7 +71,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         path = scale / "benchmarks" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values) + "\n")
-    (scale / "rulegraph.dot").write_text(RULE_GRAPH)
     return Sources(
         scale="desk",
         tables=make_table("1", scale / "tables", evaluations=evaluations)[:1],
@@ -82,7 +80,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         models=[model],
         runs=[*evaluations, scale / "memory.json"],
         benchmarks=scale / "benchmarks",
-        rulegraph=scale / "rulegraph.dot",
     )
 
 
@@ -135,7 +132,7 @@ def test_the_page_is_well_formed(page: Path) -> None:
     assert len(set(reader.ids)) == len(reader.ids)
     links = [link.removeprefix("#") for link in reader.values("href") if link.startswith("#")]
     assert set(links) <= set(reader.ids)
-    assert {"headline", "claims", "tables", "figures", "provenance", "workflow"} <= set(links)
+    assert {"headline", "claims", "tables", "figures", "provenance"} <= set(links)
     assert len(list(filter(str.strip, reader.values("alt")))) == len(reader.values("src")) == 3
 
 
@@ -163,7 +160,6 @@ def test_everything_is_on_it(page: Path, sources: Sources) -> None:
         "MiniLM fact checker held out 62.5",
         f"{'f' * 40} with uncommitted changes",
         "The 2 jobs: 1.0 minutes of CPU time, at most 812 MB of memory in one job",
-        "fact_checker",
         *ATTRIBUTIONS.values(),
     ):
         assert part in text, part
@@ -193,7 +189,6 @@ def test_every_part_may_be_missing(tmp_path: Path, sources: Sources) -> None:
         "No language model was made in this run.",
         "No run metadata were given.",
         "Time and memory of the jobs were not recorded.",
-        "The graph of the workflow's rules was not recorded.",
         "No data or weights were recorded as used.",
     ):
         assert part in text, part

@@ -16,19 +16,6 @@ from malmen.tables.score_tables import VARIANTS
 
 COUNTS = (16, 32, 64)
 LIMIT_MB = 1000.0
-RULE_GRAPH = """\
-digraph snakemake_dag {
-    graph[bgcolor=white, margin=0];
-    node[shape=box, style=rounded, fontname=sans,                 fontsize=10, penwidth=2];
-\t0[label = "all", color = "0.06 0.6 0.85", style="rounded"];
-\t1[label = "fact_checker", color = "0.58 0.6 0.85", style="rounded"];
-\t2[label = "train", color = "0.14 0.6 0.85", style="rounded,dashed"];
-\t2 -> 0
-\t1 -> 0
-\t1 -> 2
-\t2 -> 2
-}
-"""
 
 
 @dataclass(frozen=True)

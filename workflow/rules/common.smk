@@ -2,7 +2,7 @@
 import json
 import re
 import sys
-from os.path import relpath
+from functools import partial
 from pathlib import Path
 
 from malmen.data.downloads.table import sources
@@ -37,6 +37,12 @@ RUN = Jobs(config)
 def one_of(names):
     """Pattern that matches these names and nothing else."""
     return "|".join(names) or "(?!)"
+
+
+def shown(stem, formats, kind, **labels):
+    """Outputs of several formats that `snakemake --report` shows, under what says their kind."""
+    mark = partial(report, caption=f"../report/{kind}.rst", category=kind.title())
+    return [mark(f"{stem}.{name}", labels={**labels, "format": name}) for name in formats]
 
 
 wildcard_constraints:

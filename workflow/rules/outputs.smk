@@ -58,7 +58,7 @@ rule table:
         outside="malmen/tables/outside_numbers.yaml",
         published="malmen/experiment/published_settings.yaml",
     output:
-        multiext("<results>/tables/table_{number}", *(f".{name}" for name in TABLE_FORMATS)),
+        shown("<results>/tables/table_{number}", TABLE_FORMATS, "table", number="{number}"),
     log:
         "<logs>/table_{number}.log",
     benchmark:
@@ -93,7 +93,7 @@ rule claims:
         ablations=RUN.ablations() if RUN.ablated in RUN.lms else [],
         memory=RUN.memory_files(),
     output:
-        multiext("<results>/claims", ".md", ".csv"),
+        shown("<results>/claims", ["md", "csv"], "claims"),
     log:
         "<logs>/claims.log",
     benchmark:
@@ -173,7 +173,7 @@ rule figure:
     input:
         unpack(figure_inputs),
     output:
-        multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
+        shown("<results>/figures/figure_{name}", FIGURE_FORMATS, "figure", name="{name}"),
     log:
         "<logs>/figure_{name}.log",
     benchmark:
@@ -205,7 +205,7 @@ rule diagram:
     input:
         "malmen/lm/catalogue.yaml",
     output:
-        multiext("<results>/figures/figure_{name}", *(f".{name}" for name in FIGURE_FORMATS)),
+        shown("<results>/figures/figure_{name}", FIGURE_FORMATS, "figure", name="{name}"),
     log:
         "<logs>/figure_{name}.log",
     benchmark:
@@ -227,28 +227,6 @@ rule diagram:
         "malmen diagram --name {wildcards.name} --out-dir {params.out_dir} 2> >(tee {log} >&2)"
 
 
-rule rulegraph:
-    input:
-        "Snakefile",
-        sorted(Path("workflow/rules").glob("*.smk")),
-    output:
-        "<results>/rulegraph.dot",
-    log:
-        "<logs>/rulegraph.log",
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=5,
-    params:
-        files=optional(configfile=[relpath(file) for file in workflow.overwrite_configfiles]),
-    message:
-        "Write the graph of the rules down"
-    shell:
-        "snakemake --rulegraph dot {params.files} > {output} 2> {log}"
-
-
 rule report:
     input:
         template="malmen/reporting/templates/report.html.j2",
@@ -258,9 +236,8 @@ rule report:
         answers=expand("<results>/answers/{lm}.json", lm=RUN.answering),
         models=RUN.made_models(),
         runs=RUN.run_files(),
-        rulegraph="<results>/rulegraph.dot",
     output:
-        "<results>/report.html",
+        shown("<results>/report", ["html"], "page"),
     log:
         "<logs>/report.log",
     benchmark:
