@@ -28,7 +28,7 @@ from malmen.lm.batches import Example
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.recording.frozen import record_prefix, replay
-from malmen.results.per_fact import METRICS, PRE_EDIT_METRICS
+from malmen.results.metrics import METRICS, PRE_EDIT_METRICS
 from malmen.settings import FineTuningSettings, HyperSettings, TokenSettings
 from malmen.support.errors import InputError
 

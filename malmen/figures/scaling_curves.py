@@ -13,7 +13,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from malmen.experiment.cards import LATER_MARK, later, marked, of_title, titles
 from malmen.figures.drawing import INFERRED, SKY, TEXT_WIDTH, Caption, Drawing, figure_number
 from malmen.lm.catalogue import Entry, catalogue, lookup
-from malmen.results.per_fact import PRE_EDIT, aggregate, editor_order, read_all, sources
+from malmen.results.comparison import PRE_EDIT, aggregate, editor_order
+from malmen.results.per_fact import read_all, sources
 from malmen.support.errors import InputError
 
 __all__ = ["PANELS", "curve_names", "draw_scaling_curve", "label_counts", "scaling_curve"]
@@ -42,7 +43,7 @@ def curve_names() -> list[str]:
 def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
     """Draw ES, GS and LS against the number of edits, one line an editor.
 
-    The data drawn are, as fractions, the rows of `malmen.results.per_fact.aggregate` for the
+    The data drawn are, as fractions, the rows of `malmen.results.comparison.aggregate` for the
     panels' measures, of the one LM whose figure the catalogue says this is.
 
     Raises:
@@ -65,7 +66,7 @@ def scaling_curve(name: str, evaluations: Sequence[Path]) -> Drawing:
 
 
 def draw_scaling_curve(means: pd.DataFrame) -> Figure:
-    """Draw rows of `malmen.results.per_fact.aggregate` of one LM, a panel a measure."""
+    """Draw rows of `malmen.results.comparison.aggregate` of one LM, a panel a measure."""
     figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
     for axes, letter, (metric, label) in zip(panels, "abc", PANELS.items(), strict=True):

@@ -17,8 +17,9 @@ import pandas as pd
 from malmen.experiment.cards import cards, printed_name
 from malmen.lm.catalogue import lookup
 from malmen.results import memory as memory_results
+from malmen.results.bootstrap import Interval, percentile_interval
 from malmen.results.comparison import MEASURES, level, paired_difference
-from malmen.results.per_fact import Interval, percentile_interval, read
+from malmen.results.per_fact import read
 from malmen.support.files import read_json
 from malmen.tables.costs import costs, stages_of
 from malmen.tables.score_tables import FULL, VARIANTS, read_variants, variant_title

@@ -9,11 +9,12 @@ from rich.table import Table
 
 from malmen.experiment.cards import titles
 from malmen.lm.catalogue import lookup
-from malmen.results.per_fact import METRICS, PRE_EDIT, editor_order, read
+from malmen.results.comparison import PRE_EDIT, editor_order
+from malmen.results.metrics import HEADLINE, METRICS
+from malmen.results.per_fact import read
 
 __all__ = ["print_so_far"]
 
-SHOWN = ("es", "gs", "ls")
 WIDTH = 100
 
 
@@ -26,7 +27,7 @@ def print_so_far(folder: Path) -> None:
     table = Table(box=SIMPLE_HEAD, title="so far, accuracy in %", title_justify="left")
     table.add_column("LM")
     table.add_column("Editor")
-    for name in ("Edits", *(METRICS[metric] for metric in SHOWN)):
+    for name in ("Edits", *(METRICS[metric].title for metric in HEADLINE)):
         table.add_column(name, justify="right")
     frames = [read(path)[0] for path in sorted(folder.glob("*/*.parquet"))]
     for lm, frame in pd.concat(frames).groupby("lm") if frames else ():
@@ -39,15 +40,15 @@ def _rows(frame: pd.DataFrame) -> list[list[str]]:
     """Return editor, edits and scores of each editor on one LM, before editing first."""
     largest = frame["edits"] == frame.groupby("editor")["edits"].transform("max")
     frame = frame[largest]
-    before = frame[["edits", *(f"pre_{metric}" for metric in SHOWN)]].set_axis(
-        ["edits", *SHOWN], axis="columns"
+    before = frame[["edits", *(f"pre_{metric}" for metric in HEADLINE)]].set_axis(
+        ["edits", *HEADLINE], axis="columns"
     )
-    everything = pd.concat([before.assign(editor=PRE_EDIT), frame[["editor", "edits", *SHOWN]]])
+    everything = pd.concat([before.assign(editor=PRE_EDIT), frame[["editor", "edits", *HEADLINE]]])
     return [
         [
             editor,
             f"{group['edits'].max():,}",
-            *(f"{100 * group[metric].mean():.1f}" for metric in SHOWN),
+            *(f"{100 * group[metric].mean():.1f}" for metric in HEADLINE),
         ]
         for editor in editor_order(everything["editor"], titles())
         for group in [everything[everything["editor"] == editor]]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from malmen.results import per_fact
+from malmen.results.metrics import HEADLINE
 from malmen.support.errors import InputError
 
 __all__ = ["trials"]
@@ -38,7 +39,7 @@ def trials(evaluations: Sequence[Path]) -> pd.DataFrame:
         frame, evaluation = per_fact.read(path)
         training = path.with_suffix(".json")
         run: dict[str, Any] = json.loads(training.read_text()) if training.exists() else evaluation
-        means = frame[["es", "gs", "ls"]].mean()
+        means = frame[list(HEADLINE)].mean()
         rows.append(
             {
                 **run["settings"],

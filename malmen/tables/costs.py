@@ -1,42 +1,49 @@
 """What an editor costs: seconds and memory, and Table 5."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from malmen.experiment.cards import cards, marked, of_title, printed_name, titles
-from malmen.results.per_fact import editor_order, read, scale_of
+from malmen.results.comparison import editor_order
+from malmen.results.per_fact import read
 from malmen.support.errors import InputError
 from malmen.support.files import read_json
-from malmen.tables.score_tables import (
+from malmen.tables.conventions import (
+    BLOCK,
+    COUNTED,
+    caption,
     figure_order,
     largest_shared_count,
     later_notes,
     outside_numbers,
-    title_of,
 )
-from malmen.tables.typesetting import EMPTY, Grid, Table
+from malmen.tables.typesetting import EMPTY, Grid, Printed, Table
 
 __all__ = ["costs", "stages_of", "table_5"]
 
-_SECONDS = {
-    "training_seconds": "Training, s",
-    "statistics_seconds": "Statistics, s",
-    "editing_seconds": "Editing, s",
-    "total_seconds": "Total, s",
-}
+_STAGES = ("training", "statistics", "editing")
+
+
+class _Stage(NamedTuple):
+    """What one run took: seconds, and its peak memory in MB; `edits` where that is one of many."""
+
+    lm: str
+    editor: str
+    name: str
+    seconds: float
+    memory: float
+    edits: int | None = None
 
 
 def stages_of(editor: str) -> list[str]:
     """Return the columns of seconds that an editor has by its card, editing among them."""
     card = of_title(editor)
-    before = {
-        "training_seconds": card is not None and card.training is not None,
-        "statistics_seconds": card is not None and card.statistics,
-    }
-    return [*(stage for stage, is_needed in before.items() if is_needed), "editing_seconds"]
+    needed = (card and card.training, card and card.statistics, True)
+    return [f"{name}_seconds" for name, is_needed in zip(_STAGES, needed, strict=True) if is_needed]
 
 
 def table_5(
@@ -44,20 +51,19 @@ def table_5(
 ) -> Table:
     """Return Table 5: time and peak memory of every editor at its LM's largest number of edits.
 
-    Args:
-        evaluations: Per-fact results of every editor.
-        trained: Run metadata of the trained editors; their logs stand beside them.
-        statistics: Run metadata of key statistics.
-
-    Raises:
-        InputError: As `costs`.
+    The arguments and errors are those of `costs`.
     """
     data = costs(evaluations, trained=trained, statistics=statistics)
-    scale = scale_of(evaluations)
+    columns: dict[str, Printed] = {
+        **COUNTED,
+        "Editor": lambda line: marked(line["editor"]),
+        **{f"{name.title()}, s": partial(_seconds, name=name) for name in (*_STAGES, "total")},
+        "Peak memory, MB": lambda line: f"{line['peak_memory_mb']:,.0f}",
+    }
     return Table(
         number="5",
-        caption=(f"Results at {scale} scale. " if scale else "") + " ".join(_ABOUT),
-        grids=[_grid(data)],
+        caption=caption(_ABOUT, evaluations),
+        grids=[Grid.of(data, columns, block=BLOCK)],
         data=data,
         notes=[*later_notes(data["editor"]), *map(_time_elsewhere, outside_numbers()["times"])],
     )
@@ -65,18 +71,31 @@ def table_5(
 
 _ABOUT = (
     "Seconds and peak memory of the editors at the largest number of edits that all of an LM's "
-    "editors were evaluated at; the layout is inferred.",
+    "editors were evaluated at; the layout is inferred",
     "Training is meta-training up the whole list of counts, statistics are MEMIT's covariances of "
-    "keys, editing is the time from facts to shifts, a mean over edit sets.",
-    "Empty: the editor has no such stage.",
-    "Memory is the largest resident set of any of these processes, which hold the LM too.",
+    "keys, editing is the time from facts to shifts, a mean over edit sets",
+    "Empty: the editor has no such stage",
+    "Memory is the largest resident set of any of these processes, which hold the LM too",
 )
+
+
+def _seconds(line: dict[str, Any], name: str) -> str:
+    seconds = line[f"{name}_seconds"]
+    return EMPTY if pd.isna(seconds) else f"{seconds:,.1f}"
+
+
+def _time_elsewhere(entry: dict[str, Any]) -> str:
+    hours = " and ".join(f"{hours} h with {editor}" for editor, hours in entry["hours"].items())
+    return (
+        f"Elsewhere: {entry['edits']:,} edits of {entry['lm']} took {hours}, training included, "
+        f"on {entry['hardware']} ({entry['source']}; not measured here)."
+    )
 
 
 def costs(
     evaluations: Sequence[Path], *, trained: Sequence[Path] = (), statistics: Sequence[Path] = ()
 ) -> pd.DataFrame:
-    """Return what each editor took on each LM.
+    """Return what each editor took on each LM, at the largest count that its editors share.
 
     Args:
         evaluations: Per-fact results of every editor.
@@ -93,45 +112,48 @@ def costs(
         InputError: A file is missing or not what it should be; the editors of an LM share no
             number of edits.
     """
-    runs = [_editing(path) for path in evaluations]
-    training = _sums((_training(path) for path in trained), "training_seconds")
-    gathered = (stage for path in statistics for stage in _statistics(path))
-    gathering = _sums(gathered, "statistics_seconds")
+    editing = [stage for path in evaluations for stage in _editing(path)]
+    before = [*map(_training, trained), *(one for path in statistics for one in _statistics(path))]
+    evaluated = pd.DataFrame(editing)
     rows = []
-    for lm in sorted({run["lm"] for run in runs}, key=figure_order):
-        of_lm = {run["editor"]: run for run in runs if run["lm"] == lm}
-        edits = largest_shared_count(
-            {name: set(run["means"]) for name, run in of_lm.items()}, lm=lm
-        )
-        for editor in editor_order(of_lm, titles()):
-            stages = [stage.get((lm, editor), {}) for stage in (training, gathering)]
-            rows.append(_row(of_lm[editor], edits, stages))
+    for lm in sorted(set(evaluated["lm"]), key=figure_order):
+        of_lm = evaluated[evaluated["lm"] == lm]
+        edits = largest_shared_count(of_lm, lm=lm)
+        for editor in editor_order(of_lm["editor"], titles()):
+            stages = [
+                stage
+                for stage in (*before, *editing)
+                if stage[:2] == (lm, editor) and stage.edits in (None, edits)
+            ]
+            rows.append({"lm": lm, "editor": editor, "edits": edits} | _sums(stages))
     return pd.DataFrame(rows)
 
 
-def _row(
-    run: Mapping[str, Any], edits: int, stages: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
-    seconds = dict.fromkeys(_SECONDS, float("nan")) | {"editing_seconds": run["means"][edits]}
-    for stage in stages:
-        seconds |= {name: stage[name] for name in stage if name in _SECONDS}
-    seconds["total_seconds"] = sum(value for value in seconds.values() if value == value)  # no NaN
-    memory = max(stage["peak_memory_mb"] for stage in (run, *filter(None, stages)))
-    about = {"lm": run["lm"], "editor": run["editor"], "edits": edits}
-    return about | seconds | {"peak_memory_mb": memory}
+def _sums(stages: Sequence[_Stage]) -> dict[str, float]:
+    """Return the columns of seconds and memory."""
+    seconds = {}
+    for name in _STAGES:
+        took = [stage.seconds for stage in stages if stage.name == name]
+        seconds[f"{name}_seconds"] = sum(took) if took else float("nan")
+    total = sum(value for value in seconds.values() if not pd.isna(value))
+    memory = max(stage.memory for stage in stages)
+    return seconds | {"total_seconds": total, "peak_memory_mb": memory}
 
 
-def _editing(path: Path) -> dict[str, Any]:
-    """Return the LM and editor of an evaluation, and the mean seconds of an edit by count."""
+def _editing(path: Path) -> Iterator[_Stage]:
+    """Yield the mean seconds of an edit at each number of edits."""
     rows, metadata = read(path)
     if not metadata.get("editing"):
         raise InputError(f"{path}: the time of editing is not recorded (run `malmen evaluate`)")
-    means = pd.DataFrame(metadata["editing"]).groupby("edits")["seconds"].mean().to_dict()
-    about = {name: rows[name].iloc[0] for name in ("lm", "editor")}
-    return about | {"means": means, "peak_memory_mb": metadata["peak_memory_mb"]}
+    lm, editor = rows[["lm", "editor"]].iloc[0]
+    means: Mapping[Any, float] = (
+        pd.DataFrame(metadata["editing"]).groupby("edits")["seconds"].mean().to_dict()
+    )
+    for edits, seconds in means.items():
+        yield _Stage(lm, editor, "editing", seconds, metadata["peak_memory_mb"], edits)
 
 
-def _training(path: Path) -> dict[str, Any]:
+def _training(path: Path) -> _Stage:
     metadata = _metadata(path)
     log = Path(path).with_suffix(".csv")
     if not log.is_file():
@@ -139,22 +161,16 @@ def _training(path: Path) -> dict[str, Any]:
     settings = metadata["settings"]
     editor = printed_name(settings["editor"])
     seconds = float(pd.read_csv(log)["seconds"].sum())
-    return _stage(settings["lm"], editor, "training_seconds", seconds, metadata)
+    return _Stage(settings["lm"], editor, "training", seconds, metadata["peak_memory_mb"])
 
 
-def _statistics(path: Path) -> Iterator[dict[str, Any]]:
+def _statistics(path: Path) -> Iterator[_Stage]:
     """Yield the stage for every editor that needs statistics: alone, each would take as long."""
     metadata = _metadata(path)
     lm = metadata["settings"].get("lm", Path(path).stem)
+    took = metadata["wall_seconds"], metadata["peak_memory_mb"]
     for editor in (card.title for card in cards() if card.statistics):
-        yield _stage(lm, editor, "statistics_seconds", metadata["wall_seconds"], metadata)
-
-
-def _stage(
-    lm: str, editor: str, name: str, seconds: float, metadata: dict[str, Any]
-) -> dict[str, Any]:
-    memory = metadata["peak_memory_mb"]
-    return {"lm": lm, "editor": editor, name: seconds, "peak_memory_mb": memory}
+        yield _Stage(lm, editor, "statistics", *took)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -163,38 +179,3 @@ def _metadata(path: Path) -> dict[str, Any]:
         if field not in metadata:
             raise InputError(f"{path}: field '{field}' is missing (not the metadata of a run)")
     return metadata
-
-
-def _sums(
-    stages: Iterable[dict[str, Any]], seconds: str
-) -> dict[tuple[str, str], dict[str, float]]:
-    """Return the seconds in all and the largest memory, by LM and editor."""
-    sums: dict[tuple[str, str], dict[str, float]] = {}
-    for stage in stages:
-        so_far = sums.setdefault((stage["lm"], stage["editor"]), {seconds: 0, "peak_memory_mb": 0})
-        so_far[seconds] += stage[seconds]
-        so_far["peak_memory_mb"] = max(so_far["peak_memory_mb"], stage["peak_memory_mb"])
-    return sums
-
-
-def _grid(data: pd.DataFrame) -> Grid:
-    columns = ["LM", "Edits", "Editor", *_SECONDS.values(), "Peak memory, MB"]
-    rows = [
-        [
-            title_of(line["lm"]),
-            f"{line['edits']:,}",
-            marked(line["editor"]),
-            *(EMPTY if pd.isna(line[name]) else f"{line[name]:,.1f}" for name in _SECONDS),
-            f"{line['peak_memory_mb']:,.0f}",
-        ]
-        for line in data.to_dict("records")
-    ]
-    return Grid(columns=columns, rows=rows, block="{LM}, {Edits} edits")
-
-
-def _time_elsewhere(entry: dict[str, Any]) -> str:
-    hours = " and ".join(f"{hours} h with {editor}" for editor, hours in entry["hours"].items())
-    return (
-        f"Elsewhere: {entry['edits']:,} edits of {entry['lm']} took {hours}, training included, "
-        f"on {entry['hardware']} ({entry['source']}; not measured here)."
-    )

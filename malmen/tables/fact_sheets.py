@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,12 @@ from malmen.data.rows import read_rows
 from malmen.experiment.cards import MALMEN, printed_name, titles
 from malmen.experiment.published_settings import published_settings
 from malmen.lm.catalogue import Entry, lookup
-from malmen.results.per_fact import editor_order
+from malmen.results.comparison import editor_order
 from malmen.settings import MemitSettings
 from malmen.support.errors import InputError
 from malmen.support.files import read_json
-from malmen.tables.score_tables import figure_order, title_of
-from malmen.tables.typesetting import EMPTY, Grid, Table, percent
+from malmen.tables.conventions import COUNTED, figure_order
+from malmen.tables.typesetting import EMPTY, Grid, Printed, Table, percent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -244,31 +246,33 @@ def _count(path: Path) -> int:
 
 
 def _data_grid(data: pd.DataFrame) -> Grid:
-    columns = ["LM", *(f"{split.title()} rows" for split in _SPLITS), "Subjects", "Relations"]
-    columns += ["Accuracy, known", "Accuracy, held out", "Source"]
     sizes = [*(f"{split}_rows" for split in _SPLITS), "subjects", "relations"]
-    rows = [
-        [
-            lookup(line["lm"]).title,
-            *(f"{line[name]:,}" for name in sizes),
-            *(percent(line[f"{name}_accuracy"]) for name in ("known", "held_out")),
-            line["data"],
-        ]
-        for line in data.to_dict("records")
-    ]
-    return Grid(columns=columns, rows=rows, title="Data", widths={"LM": 0.12, "Source": 0.12})
+    columns: dict[str, Printed] = {
+        "LM": lambda line: lookup(line["lm"]).title,
+        **{_heading(name): partial(_number, name=name) for name in sizes},
+        "Accuracy, known": lambda line: percent(line["known_accuracy"]),
+        "Accuracy, held out": lambda line: percent(line["held_out_accuracy"]),
+        "Source": itemgetter("data"),
+    }
+    return Grid.of(data, columns, title="Data", widths={"LM": 0.12, "Source": 0.12})
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _number(line: Mapping[str, Any], name: str) -> str:
+    return f"{line[name]:,}"
 
 
 def _model_grid(data: pd.DataFrame) -> Grid:
-    columns = ["LM", "Parameters, millions", "Blocks", "Edited modules", "Cached tokens", "Origin"]
-    rows = [
-        [
-            title_of(line["lm"]),
-            f"{line['parameters'] / 1e6:,.2f}",
-            f"{line['blocks']}",
-            *(line[name] for name in ("edited", "cached", "origin")),
-        ]
-        for line in data.to_dict("records")
-    ]
+    columns: dict[str, Printed] = {
+        "LM": COUNTED["LM"],
+        "Parameters, millions": lambda line: f"{line['parameters'] / 1e6:,.2f}",
+        "Blocks": lambda line: f"{line['blocks']}",
+        "Edited modules": itemgetter("edited"),
+        "Cached tokens": itemgetter("cached"),
+        "Origin": itemgetter("origin"),
+    }
     widths = {"LM": 0.13, "Edited modules": 0.32, "Cached tokens": 0.11, "Origin": 0.18}
-    return Grid(columns=columns, rows=rows, title="Language models", widths=widths)
+    return Grid.of(data, columns, title="Language models", widths=widths)

@@ -5,15 +5,16 @@ CSV for programs, which read the numbers behind them.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import pandas as pd
 
-from malmen.results.per_fact import Interval
+from malmen.results.bootstrap import Interval
 from malmen.support.files import atomic
 
 __all__ = [
@@ -58,6 +59,9 @@ class Cell:
     bold: bool = False
 
 
+Printed = Callable[[dict[str, Any]], Cell | str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Rows of cells under column headings.
@@ -76,6 +80,13 @@ class Grid:
     title: str = ""
     block: str = ""
     widths: dict[str, float] | None = None
+
+    @classmethod
+    def of(cls, data: pd.DataFrame, columns: Mapping[str, Printed], **about: Any) -> "Grid":
+        """Return a grid with a row a row of data, whose columns say what is printed of it."""
+        lines: list[dict[str, Any]] = data.to_dict("records")  # type: ignore[assignment]
+        rows = [[printed(line) for printed in columns.values()] for line in lines]
+        return cls(columns=list(columns), rows=rows, **about)
 
     def cell(self, row: Sequence[Cell | str], column: str) -> Cell:
         """Return the cell of a row under a heading."""

@@ -13,21 +13,21 @@ from malmen.figures.drawing import INFERRED
 from malmen.figures.scaling_curves import PANELS, draw_scaling_curve, scaling_curve
 from malmen.lm.catalogue import catalogue, lookup
 from malmen.results import per_fact
-from malmen.results.per_fact import PRE_EDIT
+from malmen.results.comparison import PRE_EDIT, aggregate
 from malmen.support.errors import InputError
 
 CURVES = {entry.figure: name for name, entry in catalogue().items() if entry.figure}
 
 
 def means(*frames: pd.DataFrame, resamples: int = 10) -> pd.DataFrame:
-    found = per_fact.aggregate(pd.concat(frames), resamples=resamples)
+    found = aggregate(pd.concat(frames), resamples=resamples)
     return found[found["metric"].isin(PANELS)]
 
 
 def test_the_data_drawn_are_the_aggregate(tmp_path: Path) -> None:
     evaluations = write_evaluations(tmp_path, lms=("smollm2",))
     frame, _ = per_fact.read_all(evaluations)
-    expected = per_fact.aggregate(frame, titles())
+    expected = aggregate(frame, titles())
     expected = expected[expected["metric"].isin(PANELS)].reset_index(drop=True)
     pd.testing.assert_frame_equal(scaling_curve("S1", evaluations).data, expected)
 

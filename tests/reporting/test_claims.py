@@ -23,7 +23,7 @@ from malmen.reporting.claims import (
     read_claims,
 )
 from malmen.reporting.predicates import KINDS, Evidence, Found, NotTestableError
-from malmen.results.per_fact import Interval
+from malmen.results.bootstrap import Interval
 from malmen.support.errors import InputError
 from malmen.tables.score_tables import VARIANTS
 

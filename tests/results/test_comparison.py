@@ -5,8 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import evaluation
 
-from malmen.results.comparison import MEASURES, level, paired_difference
-from malmen.results.per_fact import METRICS, bootstrap
+from malmen.results.bootstrap import bootstrap
+from malmen.results.comparison import (
+    MEASURES,
+    PRE_EDIT,
+    aggregate,
+    editor_order,
+    level,
+    paired_difference,
+)
+from malmen.results.metrics import METRICS
 from malmen.support.errors import InputError
 
 
@@ -68,3 +76,40 @@ def test_only_facts_that_both_edited_count() -> None:
     assert paired_difference(frame, fewer, "es") == expected
     with pytest.raises(InputError, match="no fact was edited by both"):
         paired_difference(frame, fewer.assign(edits=63), "es")
+
+
+def test_aggregate_gives_the_means_of_every_editor_and_of_the_lm_before_editing() -> None:
+    frame = pd.concat([evaluation("MALMEN", seeds=(0, 1)), evaluation("FT")], ignore_index=True)
+    means = aggregate(frame, resamples=20)
+    assert list(means["editor"].unique()) == [PRE_EDIT, "FT", "MALMEN"]
+    assert list(means["metric"].unique()[: len(METRICS) - 1]) == [
+        name for name in METRICS if name != "ls_consistency"
+    ]
+    for row in means.to_dict("records"):
+        rows = frame[frame["edits"] == row["edits"]]
+        column = row["metric"]
+        if row["editor"] == PRE_EDIT:
+            column = f"pre_{column}"
+            rows = rows.drop_duplicates(["seed", "edit_set", "fact"])
+        else:
+            rows = rows[rows["editor"] == row["editor"]]
+        assert row["value"] == pytest.approx(rows[column].mean(), abs=1e-12)
+        assert row["n_facts"] == rows["fact"].nunique() == 2 * row["edits"]
+        assert row["n_sets"] == (2 if row["editor"] == "FT" else 4)
+        assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_aggregate_does_not_depend_on_row_order_or_other_editors() -> None:
+    malmen, ft = evaluation("MALMEN"), evaluation("FT")
+    together = aggregate(pd.concat([malmen, ft], ignore_index=True))
+    shuffled = pd.concat([ft, malmen]).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(aggregate(shuffled), together, check_exact=True)
+    alone = aggregate(malmen)
+    others = together[together["editor"] != "FT"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, others, check_exact=True)
+
+
+def test_editor_order() -> None:
+    editors = ["Zeta", "MALMEN", "Alpha", "FT", PRE_EDIT, "MEMIT", "FT"]
+    found = editor_order(editors, ["FT", "MEND", "MEMIT", "MALMEN"])
+    assert found == [PRE_EDIT, "FT", "MEMIT", "MALMEN", "Alpha", "Zeta"]

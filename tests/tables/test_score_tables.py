@@ -8,9 +8,11 @@ from synthetic_run import Run, write_run
 
 from malmen.experiment.cards import titles
 from malmen.results import per_fact
-from malmen.results.per_fact import METRICS, PRE_EDIT
+from malmen.results.comparison import PRE_EDIT, aggregate
+from malmen.results.metrics import METRICS
 from malmen.support.errors import InputError
-from malmen.tables.score_tables import VARIANTS, outside_numbers, table_1, table_1b, table_2
+from malmen.tables.conventions import outside_numbers
+from malmen.tables.score_tables import VARIANTS, table_1, table_1b, table_2
 from malmen.tables.typesetting import Cell, Grid
 
 
@@ -33,7 +35,7 @@ def cell(grid: Grid, row: int, column: str) -> Cell:
 
 def test_table_1_holds_the_aggregate_at_the_largest_count(evaluations: list[Path]) -> None:
     frame, _ = per_fact.read_all(evaluations)
-    means = per_fact.aggregate(frame, titles())
+    means = aggregate(frame, titles())
     means = means[means["edits"] == 64].set_index(["lm", "editor", "metric"])
     data = table_1(evaluations=evaluations).data
     assert list(data["editor"]) == 2 * [PRE_EDIT, "FT", "MEND", "MALMEN"]
@@ -53,7 +55,7 @@ def test_table_1_holds_the_aggregate_at_the_largest_count(evaluations: list[Path
 def test_table_1_prints_its_data_as_percentages(evaluations: list[Path]) -> None:
     table = table_1(evaluations=evaluations)
     (grid,) = table.grids
-    names = METRICS | {"ls_consistency": "LS-cons."}
+    names = {name: metric.heading for name, metric in METRICS.items()}
     assert len(grid.rows) == len(table.data) == 8
     for index, row in enumerate(table.data.to_dict("records")):
         assert cell(grid, index, "Editor").text == row["editor"]

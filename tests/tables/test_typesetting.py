@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from latex import compile_latex
 
-from malmen.results.per_fact import Interval
+from malmen.results.bootstrap import Interval
 from malmen.tables.typesetting import Cell, Grid, Table, escape_latex, percent, points, write_table
 
 
