@@ -3,18 +3,20 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from malmen.lm.catalogue import catalogue, lookup
 from malmen.reporting.predicates import KINDS, Evidence, Found, NotTestableError, Predicate
+from malmen.results.bootstrap import Interval
 from malmen.results.per_fact import scale_of
 from malmen.support.errors import InputError
-from malmen.support.files import atomic
+from malmen.support.files import atomic, read_yaml
 
 __all__ = [
     "DOES_NOT_HOLD",
@@ -23,6 +25,7 @@ __all__ = [
     "Claim",
     "Verdict",
     "evaluate_claims",
+    "in_print",
     "judge",
     "read_claims",
 ]
@@ -57,10 +60,16 @@ class Claim:
     language_models: tuple[str, ...] | None = None
 
     @property
+    def limit(self) -> float:
+        """The number that what is measured has to lie above or below."""
+        (limit,) = (end for end in (self.above, self.below) if end is not None)
+        return limit
+
+    @property
     def bound(self) -> str:
         """What has to be the case, such as "> 0 points"."""
-        sign, bound = (">", self.above) if self.above is not None else ("<", self.below)
-        return f"{sign} {bound:g}{' points' if self.test.unit == 'points' else ''}"
+        sign = "<" if self.above is None else ">"
+        return f"{sign} {self.limit:g}{' points' if self.test.unit == 'points' else ''}"
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,19 @@ class Verdict:
         """What was measured, in print."""
         if self.found is None:
             return "–"
-        value, *ends = (f"{end:.3g}" for end in self.found.interval)
-        known = not math.isnan(self.found.interval.low)
-        interval = f" [{', '.join(ends)}]" if known else ""
-        return f"{'≥ ' if self.found.at_least else ''}{value}{interval}"
+        return in_print(self.found.interval, at_least=self.found.at_least)
+
+    @property
+    def files(self) -> str:
+        """The results it was measured in."""
+        return ", ".join(map(str, self.found.files)) if self.found else ""
+
+
+def in_print(interval: Interval, *, at_least: bool) -> str:
+    """Return what was measured, with its interval if it has one, to three digits."""
+    value, *ends = (f"{end:.3g}" for end in interval)
+    known = not math.isnan(interval.low)
+    return f"{'≥ ' if at_least else ''}{value}" + (f" [{', '.join(ends)}]" if known else "")
 
 
 def evaluate_claims(claims: Path, evidence: Evidence, out_dir: Path) -> list[Verdict]:
@@ -141,17 +159,20 @@ def judge(claim: Claim, evidence: Evidence) -> Iterator[Verdict]:
 
 def _status(claim: Claim, found: Found) -> tuple[str, Found, str]:
     """Return status, finding and reason; an interval that holds the bound shows nothing."""
-    sign, bound = (1, claim.above) if claim.above is not None else (-1, claim.below)
-    assert bound is not None
     value, low, high = found.interval
-    nearest = value if math.isnan(low) else low if sign > 0 else high
-    farthest = value if math.isnan(low) else high if sign > 0 else low
-    if sign * (nearest - bound) > 0:
+    if math.isnan(low):
+        low = high = value
+    if claim.above is not None:
+        holds, may_hold = low > claim.above, high > claim.above
+        is_open = found.at_least and value <= claim.above
+    else:
+        holds, may_hold, is_open = high < claim.limit, low < claim.limit, False
+    if holds:
         return HOLDS, found, found.where
-    if found.at_least and sign > 0 and value <= bound:
+    if is_open:
         return NOT_TESTABLE, found, f"these counts do not reach {claim.bound}: {found.where}"
-    if sign * (farthest - bound) > 0:
-        return DOES_NOT_HOLD, found, f"not shown, the interval holds {bound:g}: {found.where}"
+    if may_hold:
+        return DOES_NOT_HOLD, found, f"not shown, the interval holds {claim.limit:g}: {found.where}"
     return DOES_NOT_HOLD, found, found.where
 
 
@@ -164,12 +185,7 @@ def read_claims(path: Path) -> list[Claim]:
     Raises:
         InputError: Naming file, claim, key and what would be right.
     """
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({error})") from error
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: not a list of claims")
     claims = [_claim(entry, f"{path}: claim {index}") for index, entry in enumerate(entries, 1)]
@@ -197,23 +213,22 @@ def _claim(entry: Any, where: str) -> Claim:
 def _test(entry: Any, where: str) -> Predicate:
     if not isinstance(entry, Mapping) or "kind" not in entry:
         raise InputError(f"{where}: key 'kind' is missing (choices: {', '.join(KINDS)})")
-    rest = dict(entry)
-    kind = rest.pop("kind")
-    if kind not in KINDS:
+    if (kind := entry["kind"]) not in KINDS:
         raise InputError(f"{where}: unknown kind '{kind}' (choices: {', '.join(KINDS)})")
-    test: Predicate = KINDS[kind](**_checked(KINDS[kind], rest, where))
-    return test
+    rest = {key: value for key, value in entry.items() if key != "kind"}
+    return KINDS[kind](**_checked(KINDS[kind], rest, where))
 
 
 def _language_models(names: Any, where: str) -> tuple[str, ...] | None:
     if names == _EVERY_LM:
         return None
+    names = tuple(names) if isinstance(names, list) else (names,)
     known = [name for name, entry in catalogue().items() if entry.edited]
-    for name in names if isinstance(names, list) else [names]:
+    for name in names:
         if name not in known:
             choices = ", ".join((_EVERY_LM, *known))
             raise InputError(f"{where}: unknown language model '{name}' (choices: {choices})")
-    return tuple(names) if isinstance(names, list) else (names,)
+    return names
 
 
 def _checked(kind: type[Any], entry: Any, where: str) -> dict[str, Any]:
@@ -225,23 +240,24 @@ def _checked(kind: type[Any], entry: Any, where: str) -> dict[str, Any]:
         if key not in known:
             raise InputError(f"{where}: unknown key '{key}' (choices: {', '.join(known)})")
     for name, one in known.items():
-        if name not in entry:
-            if one.default is MISSING:
-                raise InputError(f"{where}: key '{name}' is missing")
-            continue
-        choices = one.metadata["choices"]() if "choices" in one.metadata else None
-        _check_value(entry[name], one.type, choices, f"{where}: {name}")
+        if name in entry:
+            _check_value(entry[name], one, f"{where}: {name}")
+        elif one.default is MISSING:
+            raise InputError(f"{where}: key '{name}' is missing")
     return dict(entry)
 
 
-def _check_value(value: Any, kind: Any, choices: Sequence[str] | None, where: str) -> None:
-    if choices is not None and value not in choices:
-        raise InputError(f"{where}: unknown value '{value}' (choices: {', '.join(choices)})")
-    if kind is str and not (isinstance(value, str) and value):
+def _check_value(value: Any, one: Field[Any], where: str) -> None:
+    if choices := one.metadata.get("choices"):
+        if value not in choices():
+            known = ", ".join(choices())
+            raise InputError(f"{where}: unknown value '{value}' (choices: {known})")
+    elif one.type is str and not (isinstance(value, str) and value):
         raise InputError(f"{where}: expected text, got {value!r}")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind in (float, float | None) and not (is_number and math.isfinite(value)):
-        raise InputError(f"{where}: expected a number, got {value!r}")
+    elif one.type == float | None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value)):
+            raise InputError(f"{where}: expected a number, got {value!r}")
 
 
 # --- reporting -----------------------------------------------------------------------------------
@@ -265,7 +281,7 @@ def _markdown(verdicts: Sequence[Verdict], scale: str) -> str:
             "Needed": verdict.claim.bound,
             "Where": verdict.reason,
             "Source": verdict.claim.source,
-            "Data": ", ".join(_files(verdict)),
+            "Data": verdict.files,
         }
         for verdict in verdicts
     ]
@@ -280,35 +296,27 @@ def _markdown(verdicts: Sequence[Verdict], scale: str) -> str:
 
 def _terminal(verdicts: Sequence[Verdict], scale: str) -> str:
     lines = [f"Claims at {scale} scale: {_counts(verdicts)}."]
-    previous = None
-    for verdict in verdicts:
-        if verdict.claim is not previous:
-            lines.append(verdict.claim.text)
-        previous = verdict.claim
-        on = f" on {verdict.title}" if verdict.title else ""
-        found = f": {verdict.value}, needed {verdict.claim.bound}" if verdict.found else ""
-        lines.append(f"  {verdict.status.upper()}{on}{found} ({verdict.reason})")
+    for claim, of_claim in groupby(verdicts, key=attrgetter("claim")):
+        lines.append(claim.text)
+        for verdict in of_claim:
+            on = f" on {verdict.title}" if verdict.title else ""
+            found = f": {verdict.value}, needed {claim.bound}" if verdict.found else ""
+            lines.append(f"  {verdict.status.upper()}{on}{found} ({verdict.reason})")
     return "\n".join(lines)
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:
-    nothing = (math.nan,) * 3
-    value, low, high = verdict.found.interval if verdict.found else nothing
+    claim, found = verdict.claim, verdict.found
+    interval = found.interval if found else Interval(math.nan, math.nan, math.nan)
     return {
-        "id": verdict.claim.id,
+        "id": claim.id,
         "lm": verdict.lm,
         "status": verdict.status,
-        "value": value,
-        "low": low,
-        "high": high,
-        "at_least": bool(verdict.found and verdict.found.at_least),
-        "needed": verdict.claim.bound,
+        **interval._asdict(),
+        "at_least": bool(found and found.at_least),
+        "needed": claim.bound,
         "where": verdict.reason,
-        "text": verdict.claim.text,
-        "source": verdict.claim.source,
-        "data": ", ".join(_files(verdict)),
+        "text": claim.text,
+        "source": claim.source,
+        "data": verdict.files,
     }
-
-
-def _files(verdict: Verdict) -> list[str]:
-    return [str(path) for path in verdict.found.files] if verdict.found else []

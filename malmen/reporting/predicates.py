@@ -5,16 +5,16 @@ Every predicate is a class whose fields stand in `workflow/claims.yaml` under `t
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from malmen.experiment.cards import cards, printed_name
+from malmen.experiment.cards import printed_name, titles
 from malmen.lm.catalogue import lookup
 from malmen.results import memory as memory_results
 from malmen.results.bootstrap import Interval, percentile_interval
@@ -26,7 +26,6 @@ from malmen.tables.score_tables import FULL, VARIANTS, read_variants, variant_ti
 
 __all__ = ["KINDS", "Evidence", "Found", "NotTestableError", "Predicate"]
 
-_NAN = float("nan")
 _PROCEDURES = {
     "training": memory_results.TRAINING,
     "editing": memory_results.EDITING,
@@ -37,6 +36,20 @@ _PROCEDURES = {
 
 class NotTestableError(Exception):
     """Say why results cannot test a claim; never leaves `malmen.reporting.claims`."""
+
+
+class _Results(NamedTuple):
+    """The per-fact results of an editor, or of a variant of MALMEN, on an LM, and their file."""
+
+    file: Path
+    facts: pd.DataFrame
+
+    @property
+    def counts(self) -> set[int]:
+        return set(self.facts["edits"])
+
+    def at(self, edits: int) -> pd.DataFrame:
+        return self.facts[self.facts["edits"] == edits]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +70,6 @@ class Evidence:
     statistics: Sequence[Path] = ()
     memory: Path | None = None
 
-    @cached_property
-    def files(self) -> dict[tuple[str, str], Path]:
-        """The evaluation of each LM and editor, or variant of MALMEN."""
-        return {key: path for key, (path, _) in self._frames.items()}
-
     @property
     def lms(self) -> list[str]:
         """The LMs that editors were evaluated on."""
@@ -72,15 +80,27 @@ class Evidence:
         """The LMs that variants of MALMEN were evaluated on."""
         return list(dict.fromkeys(lm for lm, _ in self._ablated))
 
-    def frame(self, lm: str, editor: str) -> pd.DataFrame:
-        """Return the per-fact results of an editor, or of a variant of MALMEN, on an LM.
+    def of(self, lm: str, editor: str) -> _Results:
+        """Return the results of an editor, or of a variant of MALMEN, on an LM.
 
         Raises:
             NotTestableError: There are none.
         """
-        if (lm, editor) not in self._frames:
+        found = self._evaluated | self._ablated
+        if (lm, editor) not in found:
             raise NotTestableError(f"no results of {variant_title(editor)} on {lookup(lm).title}")
-        return self._frames[lm, editor][1]
+        return found[lm, editor]
+
+    def of_both(self, lm: str, editor: str, against: str) -> tuple[_Results, _Results, list[int]]:
+        """Return the results of two editors on an LM, and the numbers of edits of both.
+
+        Raises:
+            NotTestableError: One has no results, or they share no number of edits.
+        """
+        one, other = self.of(lm, editor), self.of(lm, against)
+        if not (counts := sorted(one.counts & other.counts)):
+            raise NotTestableError(f"{editor} and {against} were evaluated at no common count")
+        return one, other, counts
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -96,30 +116,36 @@ class Evidence:
             largest[key] = max(settings["edits"], largest.get(key, 0))
         return largest
 
-    @cached_property
-    def _frames(self) -> "_Frames":
-        return self._evaluated | self._ablated
+    def memory_of(self, procedure: str) -> tuple[Path, pd.DataFrame]:
+        """Return the file of measurements and those of a procedure, by number of edits.
+
+        Raises:
+            NotTestableError: There are none.
+        """
+        if self.memory is None:
+            raise NotTestableError("memory was not measured")
+        frame = memory_results.read(self.memory)
+        frame = frame[frame["procedure"] == _PROCEDURES[procedure]]
+        if frame.empty:
+            raise NotTestableError(f"the memory of {procedure} was not measured")
+        return self.memory, frame.sort_values("edits").set_index("edits")
 
     @cached_property
-    def _evaluated(self) -> "_Frames":
+    def _evaluated(self) -> dict[tuple[str, str], _Results]:
         return _by_editor((path, read(path)[0]) for path in self.evaluations)
 
     @cached_property
-    def _ablated(self) -> "_Frames":
+    def _ablated(self) -> dict[tuple[str, str], _Results]:
         # The full editor stands among the evaluations.
         variants = [path for path in self.ablations if Path(path).stem != FULL]
         return _by_editor((path, read_variants([path])[0]) for path in variants)
 
 
-_Frames = dict[tuple[str, str], tuple[Path, pd.DataFrame]]
-
-
-def _by_editor(files: Iterable[tuple[Path, pd.DataFrame]]) -> _Frames:
-    """Return the rows of each LM and editor, with the file that they stand in."""
+def _by_editor(files: Iterable[tuple[Path, pd.DataFrame]]) -> dict[tuple[str, str], _Results]:
     return {
-        (str(lm), str(editor)): (path, rows)
+        (str(lm), str(editor)): _Results(path, facts)
         for path, frame in files
-        for (lm, editor), rows in frame.groupby(["lm", "editor"])
+        for (lm, editor), facts in frame.groupby(["lm", "editor"])
     }
 
 
@@ -140,66 +166,59 @@ class Found:
     at_least: bool = False
 
 
-class Predicate(Protocol):
+class Predicate:
     """What is measured of an LM or, where `of_lm` is false, of the run."""
 
-    unit: ClassVar[Literal["points", "ratio"]]
-    of_lm: ClassVar[bool]
-
-    def lms(self, evidence: Evidence) -> Sequence[str]:
-        """Return the LMs that there are results of."""
-
-    def find(self, evidence: Evidence, lm: str) -> Found:
-        """Measure it, or raise `NotTestableError`."""
-
-
-class _OfLM:
+    unit: ClassVar[Literal["points", "ratio"]] = "points"
     of_lm: ClassVar[bool] = True
 
     def lms(self, evidence: Evidence) -> Sequence[str]:
-        return evidence.lms
+        """Return the LMs that there are results of."""
+        return evidence.lms if self.of_lm else [""]
+
+    def find(self, evidence: Evidence, lm: str) -> Found:
+        """Measure it, or raise `NotTestableError`."""
+        raise NotImplementedError
 
 
-class _OfRun:
-    of_lm: ClassVar[bool] = False
-
-    def lms(self, evidence: Evidence) -> Sequence[str]:
-        return [""]
+def _one_of(names: Callable[[], Collection[str]]) -> Any:
+    """Declare a field with choices, which are asked for when one is read: editors join a run."""
+    return field(metadata={"choices": names})
 
 
-def _one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Any:
-    """Declare a field with choices; those that depend on the run are asked for when one is read."""
-    if callable(names):
-        return field(metadata={"choices": names})
-    known = tuple(names)
-    return field(metadata={"choices": lambda: known})
+def _points(interval: Interval) -> Interval:
+    return Interval(*(100 * end for end in interval))
 
 
-def _editors() -> list[str]:
-    return [card.title for card in cards()]
+def _without_interval(value: float) -> Interval:
+    return Interval(float(value), math.nan, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(_OfLM):
+class Difference(Predicate):
     """A measure of one editor minus that of another, on the same facts, at their largest count."""
 
-    unit: ClassVar[Literal["points"]] = "points"
-    editor: str = _one_of(_editors)
-    against: str = _one_of(_editors)
-    measure: str = _one_of(MEASURES)
+    editor: str = _one_of(titles)
+    against: str = _one_of(titles)
+    measure: str = _one_of(lambda: MEASURES)
 
     def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the paired difference."""
-        return _difference(evidence, lm, self.editor, self.against, self.measure)
+        one, other, counts = evidence.of_both(lm, self.editor, self.against)
+        difference = paired_difference(one.at(counts[-1]), other.at(counts[-1]), self.measure)
+        return Found(
+            interval=_points(difference),
+            where=f"at {counts[-1]:,} edits",
+            files=[one.file, other.file],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablation(_OfLM):
+class Ablation(Predicate):
     """A measure of MALMEN minus that of a variant, on the same facts, at their largest count."""
 
-    unit: ClassVar[Literal["points"]] = "points"
-    variant: str = _one_of(name for name in VARIANTS if name != FULL)
-    measure: str = _one_of(MEASURES)
+    variant: str = _one_of(lambda: [name for name in VARIANTS if name != FULL])
+    measure: str = _one_of(lambda: MEASURES)
 
     def lms(self, evidence: Evidence) -> Sequence[str]:
         """Return the LMs that were used for the ablation."""
@@ -207,90 +226,64 @@ class Ablation(_OfLM):
 
     def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the paired difference."""
-        return _difference(evidence, lm, VARIANTS[FULL], self.variant, self.measure)
-
-
-def _difference(evidence: Evidence, lm: str, editor: str, against: str, measure: str) -> Found:
-    frames = [evidence.frame(lm, name) for name in (editor, against)]
-    shared = set.intersection(*(set(frame["edits"]) for frame in frames))
-    if not shared:
-        raise NotTestableError(f"{editor} and {against} were evaluated at no common count")
-    edits = max(shared)
-    one, other = (frame[frame["edits"] == edits] for frame in frames)
-    return Found(
-        interval=_scaled(paired_difference(one, other, measure)),
-        where=f"at {edits:,} edits",
-        files=[evidence.files[lm, name] for name in (editor, against)],
-    )
-
-
-def _scaled(interval: Interval) -> Interval:
-    return Interval(*(100 * end for end in interval))
+        pair = Difference(editor=VARIANTS[FULL], against=self.variant, measure=self.measure)
+        return pair.find(evidence, lm)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change(_OfLM):
+class Change(Predicate):
     """A measure of an editor at its largest count minus that at a smaller one.
 
     `since` is the smallest count, or the largest that the editor was trained at.
     """
 
-    unit: ClassVar[Literal["points"]] = "points"
-    editor: str = _one_of(_editors)
-    measure: str = _one_of(MEASURES)
-    since: str = _one_of(("smallest", "trained"))
+    editor: str = _one_of(titles)
+    measure: str = _one_of(lambda: MEASURES)
+    since: str = _one_of(lambda: ("smallest", "trained"))
 
     def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the difference; edit sets of different counts are resampled independently."""
-        frame = evidence.frame(lm, self.editor)
-        first, last = self._first(evidence, frame, lm), int(frame["edits"].max())
+        results = evidence.of(lm, self.editor)
+        first, last = self._first(evidence, results.counts, lm), max(results.counts)
         if first >= last:
             raise NotTestableError(f"{self.editor} was evaluated at no more than {first:,} edits")
-        before, after = (
-            level(frame[frame["edits"] == edits], self.measure, seed=seed)
-            for seed, edits in enumerate((first, last))
-        )
+        before = level(results.at(first), self.measure, seed=0)
+        after = level(results.at(last), self.measure, seed=1)
         return Found(
-            interval=_scaled((after - before).interval),
+            interval=_points((after - before).interval),
             where=f"from {first:,} to {last:,} edits",
-            files=[evidence.files[lm, self.editor]],
+            files=[results.file],
         )
 
-    def _first(self, evidence: Evidence, frame: pd.DataFrame, lm: str) -> int:
+    def _first(self, evidence: Evidence, counts: set[int], lm: str) -> int:
         if self.since == "smallest":
-            return int(frame["edits"].min())
+            return min(counts)
         trained_at = evidence.trained_at.get((lm, self.editor))
         if trained_at is None:
             raise NotTestableError(f"no record of the training of {self.editor}")
-        evaluated = frame["edits"][frame["edits"] <= trained_at]
-        if evaluated.empty:
+        if trained_at < min(counts):
             raise NotTestableError(f"{self.editor} was evaluated at no count it was trained at")
-        return int(evaluated.max())
+        return max(count for count in counts if count <= trained_at)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capacity(_OfLM):
+class Capacity(Predicate):
     """How many times more facts an editor edits than another at equal quality.
 
     The quality is the editor's at the largest count that both were evaluated at; the other keeps
     it up to the last count before it first falls short.
     """
 
-    unit: ClassVar[Literal["ratio"]] = "ratio"
-    editor: str = _one_of(_editors)
-    against: str = _one_of(_editors)
-    measure: str = _one_of(MEASURES)
+    unit = "ratio"
+    editor: str = _one_of(titles)
+    against: str = _one_of(titles)
+    measure: str = _one_of(lambda: MEASURES)
 
     def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the ratio; only "at least" if the other falls short at every count."""
-        editor, against = (evidence.frame(lm, name) for name in (self.editor, self.against))
-        counts = sorted(set(editor["edits"]) & set(against["edits"]))
-        if not counts:
-            raise NotTestableError(
-                f"{self.editor} and {self.against} were evaluated at no common count"
-            )
-        quality = self._levels(editor, counts[-1:], seed=0)
-        reached = self._levels(against, counts, seed=1) >= quality
+        one, other, counts = evidence.of_both(lm, self.editor, self.against)
+        quality = self._levels(one, counts[-1:], seed=0)
+        reached = self._levels(other, counts, seed=1) >= quality
         kept = np.array([0, *counts])[np.cumprod(reached, axis=1).sum(axis=1)]
         # Who falls short at the smallest count keeps the quality at fewer edits than that.
         ratios = counts[-1] / np.maximum(kept, counts[0])
@@ -299,112 +292,94 @@ class Capacity(_OfLM):
             interval=percentile_interval(float(ratios[0]), ratios[1:]),
             where=f"{self.editor} has {100 * quality[0, 0]:.1f} at {counts[-1]:,} edits, "
             f"{self.against} {up_to}",
-            files=[evidence.files[lm, name] for name in (self.editor, self.against)],
+            files=[one.file, other.file],
             at_least=not kept[0],
         )
 
-    def _levels(self, frame: pd.DataFrame, counts: Sequence[int], *, seed: int) -> np.ndarray:
+    def _levels(self, results: _Results, counts: Sequence[int], *, seed: int) -> np.ndarray:
         """Return the levels at some counts, a column each; first the estimates, then resamples."""
         levels = [
-            level(frame[frame["edits"] == edits], self.measure, seed=2 * index + seed)
+            level(results.at(edits), self.measure, seed=2 * index + seed)
             for index, edits in enumerate(counts)
         ]
         return np.stack([np.append(one.value, one.samples) for one in levels], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Time(_OfLM):
+class Time(Predicate):
     """The seconds of one editor relative to another's, training included."""
 
-    unit: ClassVar[Literal["ratio"]] = "ratio"
-    editor: str = _one_of(_editors)
-    against: str = _one_of(_editors)
+    unit = "ratio"
+    editor: str = _one_of(titles)
+    against: str = _one_of(titles)
 
     def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the ratio, which has no interval."""
-        for name in (self.editor, self.against):
-            evidence.frame(lm, name)
-        records: list[Any] = evidence.costs.to_dict("records")
-        rows = {record["editor"]: record for record in records if record["lm"] == lm}
-        for name in (self.editor, self.against):
-            if any(math.isnan(rows[name][stage]) for stage in stages_of(name)):
+        names = (self.editor, self.against)
+        files = [evidence.of(lm, name).file for name in names]
+        took = evidence.costs[evidence.costs["lm"] == lm].set_index("editor")
+        for name in names:
+            if took.loc[name, stages_of(name)].isna().any():
                 raise NotTestableError(f"no record of what {name} took before editing")
-        one, other = (rows[name]["total_seconds"] for name in (self.editor, self.against))
+        one, other = took.loc[list(names), "total_seconds"]
         return Found(
-            interval=Interval(one / other, _NAN, _NAN),
-            where=f"{one:,.0f} s against {other:,.0f} s, {rows[self.editor]['edits']:,} edits",
-            files=[evidence.files[lm, name] for name in (self.editor, self.against)],
+            interval=_without_interval(one / other),
+            where=f"{one:,.0f} s against {other:,.0f} s, {took['edits'].iloc[0]:,} edits",
+            files=files,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Growth(_OfRun):
+class Growth(Predicate):
     """The factor by which the last doubling of the edits multiplies a procedure's peak memory."""
 
-    unit: ClassVar[Literal["ratio"]] = "ratio"
-    procedure: str = _one_of(_PROCEDURES)
+    unit = "ratio"
+    of_lm = False
+    procedure: str = _one_of(lambda: _PROCEDURES)
 
-    def find(self, evidence: Evidence, lm: str = "") -> Found:
+    def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the factor, which has no interval."""
-        peaks = _memory(evidence, self.procedure)["peak_mb"]
+        file, measured = evidence.memory_of(self.procedure)
+        peaks = measured["peak_mb"]
         last = int(peaks.index[-1])
         smaller = peaks[peaks.index <= last / 2]
         if smaller.empty:
             raise NotTestableError(f"no memory was measured at {last // 2:,} edits or fewer")
         doublings = np.log2(last / smaller.index[-1])
-        factor = (peaks.iloc[-1] / smaller.iloc[-1]) ** (1 / doublings)
+        shown = pd.concat([peaks.iloc[:1], smaller.iloc[-1:], peaks.iloc[-1:]])
         return Found(
-            interval=Interval(float(factor), _NAN, _NAN),
-            where=", ".join(
-                f"{peak:,.0f} MB at {edits:,} edits"
-                for edits, peak in (
-                    *peaks.iloc[:1].items(),
-                    *smaller.iloc[-1:].items(),
-                    (last, peaks[last]),
-                )
-            ),
-            files=[_memory_file(evidence)],
+            interval=_without_interval((peaks.iloc[-1] / smaller.iloc[-1]) ** (1 / doublings)),
+            where=", ".join(f"{peak:,.0f} MB at {edits:,} edits" for edits, peak in shown.items()),
+            files=[file],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(_OfRun):
+class Fit(Predicate):
     """The largest count at which a procedure fits into memory, relative to another's."""
 
-    unit: ClassVar[Literal["ratio"]] = "ratio"
-    procedure: str = _one_of(_PROCEDURES)
-    against: str = _one_of(_PROCEDURES)
+    unit = "ratio"
+    of_lm = False
+    procedure: str = _one_of(lambda: _PROCEDURES)
+    against: str = _one_of(lambda: _PROCEDURES)
 
-    def find(self, evidence: Evidence, lm: str = "") -> Found:
+    def find(self, evidence: Evidence, lm: str) -> Found:
         """Return the ratio, which has no interval; only "at least" if the first always fits."""
-        frames = [_memory(evidence, name) for name in (self.procedure, self.against)]
-        if frames[1]["fits"].all():
-            counts = frames[1].index
-            raise NotTestableError(f"{self.against} fits at up to {counts[-1]:,} edits, the most")
-        one, other = (int(frame.index[frame["fits"]].max()) for frame in frames)
+        file, measured = evidence.memory_of(self.procedure)
+        _, against = evidence.memory_of(self.against)
+        if against["fits"].all():
+            most = against.index[-1]
+            raise NotTestableError(f"{self.against} fits at up to {most:,} edits, the most")
+        one, other = (frame.index[frame["fits"]].max() for frame in (measured, against))
         return Found(
-            interval=Interval(one / other, _NAN, _NAN),
-            where=f"{one:,} edits against {other:,}, in {frames[0]['limit_mb'].iloc[0]:,.0f} MB",
-            files=[_memory_file(evidence)],
-            at_least=bool(frames[0]["fits"].all()),
+            interval=_without_interval(one / other),
+            where=f"{one:,} edits against {other:,}, in {measured['limit_mb'].iloc[0]:,.0f} MB",
+            files=[file],
+            at_least=bool(measured["fits"].all()),
         )
 
 
-def _memory(evidence: Evidence, procedure: str) -> pd.DataFrame:
-    frame = memory_results.read(_memory_file(evidence))
-    frame = frame[frame["procedure"] == _PROCEDURES[procedure]]
-    if frame.empty:
-        raise NotTestableError(f"the memory of {procedure} was not measured")
-    return frame.sort_values("edits").set_index("edits")
-
-
-def _memory_file(evidence: Evidence) -> Path:
-    if evidence.memory is None:
-        raise NotTestableError("memory was not measured")
-    return evidence.memory
-
-
-KINDS: Mapping[str, type[Any]] = {
+KINDS: Mapping[str, type[Predicate]] = {
     "difference": Difference,
     "ablation": Ablation,
     "change": Change,

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from malmen.support.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ __all__ = [
     "git_blob_id",
     "read_json",
     "read_safetensors",
+    "read_yaml",
     "sha256",
     "write_json",
     "write_safetensors",
@@ -116,6 +119,20 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        InputError: The file is missing, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({error})") from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -28,6 +28,7 @@ from malmen.lm import onednn
 from malmen.lm.catalogue import lookup
 from malmen.planning.estimates import costs
 from malmen.results import per_fact
+from malmen.results.comparison import PRE_EDIT, editor_order
 from malmen.settings import FineTuningSettings
 from malmen.support.errors import InputError
 
@@ -71,7 +72,7 @@ def test_an_editor_is_found_by_where_its_card_stands() -> None:
     one = find(STEP)
     assert find("step") is find(STEP) is one
     assert cards.cards() == (*cards.OWN, one)
-    ordered = per_fact.editor_order(["Zeta", "One step", "FT"], cards.titles())
+    ordered = editor_order(["Zeta", "One step", "FT"], cards.titles())
     assert ordered == ["FT", "One step", "Zeta"]
 
 
@@ -236,7 +237,7 @@ def test_editors_from_outside_run_through_everything(malmen: Malmen, tmp_path: P
     malmen(f"claims --claims claims.yaml {evaluations} --trained damped_4.json {known}")
 
     scores = pd.read_csv("out/table_1.csv")
-    assert list(scores["editor"]) == [per_fact.PRE_EDIT, "FT", "One step", "Damped"]
+    assert list(scores["editor"]) == [PRE_EDIT, "FT", "One step", "Damped"]
     printed = Path("out/table_1.md").read_text("utf-8")
     assert "† One step (Nobody, 2026) is later than the paper." in printed
     hyper_parameters = pd.read_csv("out/table_3.csv")
@@ -314,7 +315,7 @@ def test_a_whole_run_with_an_editor_from_outside(checkout: Checkout) -> None:
     script.write_text(stand_in)
     assert run.returncode == 0, run.stdout + run.stderr
     scores = pd.read_csv(checkout.folder / "results/smoke/tables/table_1.csv")
-    assert set(scores["editor"]) == {per_fact.PRE_EDIT, "MALMEN", "One step", "Damped"}
+    assert set(scores["editor"]) == {PRE_EDIT, "MALMEN", "One step", "Damped"}
 
 
 def test_settings_of_an_editor_from_outside_are_checked() -> None:

@@ -56,7 +56,7 @@ def test_evidence_knows_what_ran(evidence: Evidence) -> None:
     assert evidence.ablated == [LM]
     assert evidence.trained_at[LM, "MALMEN"] == 32
     with pytest.raises(NotTestableError, match="no results of MEMIT on MiniLM fact checker"):
-        evidence.frame("fact_checker", "MEMIT")
+        evidence.of("fact_checker", "MEMIT")
 
 
 def test_difference_is_in_points_at_the_largest_shared_count(tmp_path: Path) -> None:
