@@ -958,9 +958,10 @@ def report(
         runs: Run metadata: JSON files, and files of `malmen evaluate`.
         benchmarks: Folder of Snakemake's benchmarks.
     """
-    from malmen.reporting.report import Sources, write_report
+    from malmen.reporting.report import write_report
 
-    sources = Sources(
+    write_report(
+        out,
         scale=scale,
         tables=tables,
         figures=figures,
@@ -970,7 +971,6 @@ def report(
         runs=runs,
         benchmarks=benchmarks,
     )
-    write_report(sources, out)
 
 
 @app.command

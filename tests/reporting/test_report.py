@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from malmen.figures import FIGURES
 from malmen.figures.diagrams.procedure_diagrams import mend_procedure
 from malmen.figures.drawing import read_caption, save
 from malmen.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_TESTABLE
-from malmen.reporting.report import Sources, write_report
+from malmen.reporting.report import write_report
 from malmen.results import per_fact
 from malmen.support.errors import InputError
 from malmen.support.files import write_json
 from malmen.tables import make_table
+
+Sources = dict[str, Any]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "link", "img", "br"}
@@ -71,7 +72,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         path = scale / "benchmarks" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values) + "\n")
-    return Sources(
+    return dict(
         scale="desk",
         tables=make_table("1", scale / "tables", evaluations=evaluations)[:1],
         figures=figures,
@@ -85,9 +86,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
 @pytest.fixture(scope="module")
 def page(sources: Sources) -> Path:
-    assert sources.benchmarks is not None
-    path = sources.benchmarks.parent / "report.html"
-    write_report(sources, path)
+    path = sources["benchmarks"].parent / "report.html"
+    write_report(path, **sources)
     return path
 
 
@@ -145,7 +145,7 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
 
 def test_everything_is_on_it(page: Path, sources: Sources) -> None:
     text = Reader(page).text
-    for figure in sources.figures:
+    for figure in sources["figures"]:
         caption = read_caption(figure)
         assert caption.headline in text
         assert " ".join(caption.text.split()) in text
@@ -179,7 +179,7 @@ def test_what_a_run_did_not_make_is_said(page: Path) -> None:
 
 
 def test_every_part_may_be_missing(tmp_path: Path, sources: Sources) -> None:
-    write_report(Sources(scale="smoke"), tmp_path / "empty.html")
+    write_report(tmp_path / "empty.html", scale="smoke")
     text = Reader(tmp_path / "empty.html").text
     for part in (
         "Results at smoke scale",
@@ -192,19 +192,16 @@ def test_every_part_may_be_missing(tmp_path: Path, sources: Sources) -> None:
         "No data or weights were recorded as used.",
     ):
         assert part in text, part
-    everything = {field.name: getattr(sources, field.name) for field in fields(Sources)}
-    for name in everything.keys() - {"scale"}:
-        without = replace(sources, **{name: getattr(Sources(scale="desk"), name)})
-        write_report(without, tmp_path / "part.html")
+    for name in sources.keys() - {"scale"}:
+        without = {key: value for key, value in sources.items() if key != name}
+        write_report(tmp_path / "part.html", **without)
         Reader(tmp_path / "part.html")
 
 
 def test_equal_sources_give_equal_bytes(tmp_path: Path, page: Path, sources: Sources) -> None:
-    turned = replace(
-        sources, **{name: getattr(sources, name)[::-1] for name in ("figures", "runs", "tables")}
-    )
+    turned = sources | {name: sources[name][::-1] for name in ("figures", "runs", "tables")}
     again = page.with_name("again.html")
-    write_report(turned, again)
+    write_report(again, **turned)
     assert again.read_bytes() == page.read_bytes()
 
 
@@ -212,20 +209,20 @@ def test_equal_sources_give_equal_bytes(tmp_path: Path, page: Path, sources: Sou
 def test_absent_files_are_named(tmp_path: Path, field: str) -> None:
     absent = tmp_path / ("fact_checker" if field == "models" else "smollm2.json")
     with pytest.raises((InputError, FileNotFoundError), match=absent.name):
-        write_report(Sources(scale="desk", **{field: [absent]}), tmp_path / "report.html")
+        write_report(tmp_path / "report.html", scale="desk", **{field: [absent]})
     assert not (tmp_path / "report.html").exists()
 
 
 def test_unknown_verdicts_are_named(tmp_path: Path) -> None:
     pd.DataFrame([claim("perhaps", "", "MALMEN is better.", 1.0)]).to_csv(tmp_path / "claims.csv")
     with pytest.raises(InputError, match=r"claims\.csv: .* unknown verdict 'perhaps'"):
-        write_report(Sources(scale="desk", claims=tmp_path / "claims.csv"), tmp_path / "out.html")
+        write_report(tmp_path / "out.html", scale="desk", claims=tmp_path / "claims.csv")
 
 
 def test_files_that_are_no_run_metadata_are_named(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(InputError, match=r"x\.json: not the metadata of a run"):
-        write_report(Sources(scale="desk", runs=[tmp_path / "x.json"]), tmp_path / "report.html")
+        write_report(tmp_path / "report.html", scale="desk", runs=[tmp_path / "x.json"])
 
 
 PROBE = """

@@ -264,6 +264,7 @@ rule report:
 
 rule summary:
     input:
+        template="malmen/reporting/templates/summary.md.j2",
         tables=RUN.table_files(),
         figures=RUN.figure_files(),
         answers=expand("<results>/answers/{lm}.json", lm=RUN.answering),
@@ -284,7 +285,7 @@ rule summary:
         runtime=10,
     params:
         options=lambda wildcards, input: options(
-            {key: files for key, files in input.items() if files}
+            {key: files for key, files in input.items() if files and key != "template"}
         ),
         code=code("summary"),
     message:
