@@ -9,9 +9,10 @@ from rich.table import Table
 
 from malmen.experiment.cards import titles
 from malmen.lm.catalogue import lookup
-from malmen.results.comparison import PRE_EDIT, editor_order
+from malmen.results.comparison import editor_order, pre_edit_rows
 from malmen.results.metrics import HEADLINE, METRICS
 from malmen.results.per_fact import read
+from malmen.tables.typesetting import percent
 
 __all__ = ["print_so_far"]
 
@@ -31,25 +32,10 @@ def print_so_far(folder: Path) -> None:
         table.add_column(name, justify="right")
     frames = [read(path)[0] for path in sorted(folder.glob("*/*.parquet"))]
     for lm, frame in pd.concat(frames).groupby("lm") if frames else ():
-        for row in _rows(frame):
-            table.add_row(lookup(str(lm)).title, *row)
+        largest = frame[frame["edits"] == frame.groupby("editor")["edits"].transform("max")]
+        shown = pd.concat([largest, pre_edit_rows(largest)]).groupby("editor")
+        means = shown.agg({"edits": "max", **dict.fromkeys(HEADLINE, "mean")})
+        for editor in editor_order(means.index, titles()):
+            edits, *scores = means.loc[editor]
+            table.add_row(lookup(str(lm)).title, editor, f"{edits:,.0f}", *map(percent, scores))
     Console(stderr=True, width=WIDTH, color_system=None, highlight=False).print(table)
-
-
-def _rows(frame: pd.DataFrame) -> list[list[str]]:
-    """Return editor, edits and scores of each editor on one LM, before editing first."""
-    largest = frame["edits"] == frame.groupby("editor")["edits"].transform("max")
-    frame = frame[largest]
-    before = frame[["edits", *(f"pre_{metric}" for metric in HEADLINE)]].set_axis(
-        ["edits", *HEADLINE], axis="columns"
-    )
-    everything = pd.concat([before.assign(editor=PRE_EDIT), frame[["editor", "edits", *HEADLINE]]])
-    return [
-        [
-            editor,
-            f"{group['edits'].max():,}",
-            *(f"{100 * group[metric].mean():.1f}" for metric in HEADLINE),
-        ]
-        for editor in editor_order(everything["editor"], titles())
-        for group in [everything[everything["editor"] == editor]]
-    ]

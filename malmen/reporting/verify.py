@@ -1,20 +1,18 @@
 """Comparison of a run with reference results, cell by cell, within stated tolerances."""
 
-import csv
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import yaml
+import pandas as pd
 
 from malmen.results.per_fact import read
 from malmen.support.errors import InputError
-from malmen.support.files import atomic, read_json, write_json
+from malmen.support.files import atomic, read_json, read_yaml, write_json
 
 __all__ = ["TOLERANCES", "Moved", "Tolerance", "make_reference", "verify"]
 
@@ -23,9 +21,6 @@ TOLERANCES = Path(__file__).with_name("verify.yaml")
 _KEPT = ("tables/*.csv", "figures/*.csv", "claims.csv")
 _METADATA = "metadata.json"
 _DESCRIBED = ("commit", "dirty", "seed", "versions", "hardware")
-
-
-Rows = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +69,10 @@ def make_reference(results: Path, out: Path) -> list[Path]:
     Raises:
         InputError: The run has no such results.
     """
-    found = sorted(path for pattern in _KEPT for path in Path(results).glob(pattern))
+    found = _kept(results)
     if not found:
         raise InputError(f"{results}: no tables, figures or claims there (make them first)")
-    for old in [path for pattern in _KEPT for path in Path(out).glob(pattern)]:
+    for old in _kept(out):
         old.unlink()
     written = []
     for path in found:
@@ -104,8 +99,7 @@ def verify(reference: Path, results: Path, *, tolerances: Path = TOLERANCES) -> 
             the rows of a file apart.
     """
     points, rules = _read_tolerances(tolerances)
-    files = sorted(p for pattern in _KEPT for p in Path(reference).glob(pattern))
-    if not files:
+    if not (files := _kept(reference)):
         raise InputError(f"{reference}: no reference there (write one with `malmen reference`)")
     moved: list[Moved] = []
     for path in files:
@@ -124,48 +118,47 @@ def verify(reference: Path, results: Path, *, tolerances: Path = TOLERANCES) -> 
     return moved
 
 
+def _kept(folder: Path) -> list[Path]:
+    """Return the small results in a folder."""
+    return sorted(path for pattern in _KEPT for path in Path(folder).glob(pattern))
+
+
 def _read_tolerances(path: Path) -> tuple[float, list[Tolerance]]:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({error})") from error
+    content = read_yaml(path)
     try:
         return float(content["points"]), [Tolerance(**entry) for entry in content["files"]]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not as its heading says ({error})") from error
 
 
-def _read(path: Path, key: Sequence[str]) -> Rows:
+def _read(path: Path, key: Sequence[str]) -> pd.DataFrame:
     """Return the cells of a file as text, the rows named by their key or by their position."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := [name for name in key if name not in (reader.fieldnames or ())]:
-            raise InputError(f"{path}: no column '{missing[0]}', by which its rows are told apart")
-        rows: Rows = {}
-        for number, row in enumerate(reader, 1):
-            name = ", ".join(row[column] for column in key) if key else f"row {number}"
-            if name in rows:
-                raise InputError(f"{path}: two rows are '{name}' (name more columns under 'key')")
-            rows[name] = row
-    return rows
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in key if name not in frame]:
+        raise InputError(f"{path}: no column '{missing[0]}', by which its rows are told apart")
+    named = frame[[*key]].agg(", ".join, axis=1) if key else [f"row {n + 1}" for n in frame.index]
+    frame.index = pd.Index(named)
+    if frame.index.has_duplicates:
+        twice = frame.index[frame.index.duplicated()][0]
+        raise InputError(f"{path}: two rows are '{twice}' (name more columns under 'key')")
+    return frame
 
 
 def _compare(
-    file: str, before: Rows, now: Rows, tolerance: Tolerance, points: float
+    file: str, before: pd.DataFrame, now: pd.DataFrame, tolerance: Tolerance, points: float
 ) -> Iterator[Moved]:
     """Yield what moved: rows that came or went, then cells."""
-    for row in dict.fromkeys([*before, *now]):
-        if row not in before or row not in now:
-            states = ["a row" if row in rows else "missing" for rows in (before, now)]
-            yield Moved(file, row, "", states[0], states[1], "none")
+    columns = tolerance.compared([*before, *now])
+    for row in dict.fromkeys([*before.index, *now.index]):
+        if row not in before.index or row not in now.index:
+            was, found = ("a row" if row in one.index else "missing" for one in (before, now))
+            yield Moved(file, row, "", was, found, "none")
             continue
-        for column in tolerance.compared([*before[row], *now[row]]):
-            cells = [rows[row].get(column, "no column") for rows in (before, now)]
-            allowed = _allowed(before[row], column, points) if column in tolerance.shares else 0
-            if not _within(cells[0], cells[1], allowed):
-                yield Moved(file, row, column, cells[0], cells[1], f"{allowed:.3g}")
+        for column in columns:
+            was, found = (str(one.loc[row].get(column, "no column")) for one in (before, now))
+            allowed = _allowed(before.loc[row], column, points) if column in tolerance.shares else 0
+            if not _within(was, found, allowed):
+                yield Moved(file, row, column, was, found, f"{allowed:.3g}")
 
 
 def _ends(column: str) -> tuple[str, str]:
@@ -173,7 +166,7 @@ def _ends(column: str) -> tuple[str, str]:
     return ("low", "high") if column == "value" else (f"{column}_low", f"{column}_high")
 
 
-def _allowed(row: Mapping[str, str], column: str, points: float) -> float:
+def _allowed(row: "pd.Series[str]", column: str, points: float) -> float:
     """Return by how much a share may move: by `points`, or by its interval if that is wider."""
     value = _number(row.get(column, ""))
     ends = (_number(row.get(end, "")) for end in _ends(column))
@@ -192,17 +185,16 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _ratios(file: str, before: Rows, now: Rows, costs: Sequence[str]) -> Iterator[str]:
+def _ratios(
+    file: str, before: pd.DataFrame, now: pd.DataFrame, costs: Sequence[str]
+) -> Iterator[str]:
     """Yield a line a column of costs: how many times the reference."""
-    for column in costs:
-        pairs = [
-            [_number(rows[row].get(column, "")) for rows in (before, now)]
-            for row in before
-            if row in now
-        ]
-        if ratios := [new / old for old, new in pairs if old > 0 and new > 0]:
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            yield f"{file}: {column}: {median(ratios):.2f} times the reference ({spread})"
+    for column in (name for name in costs if name in before and name in now):
+        old, new = (frame[column].map(_number) for frame in (before, now))
+        ratios = (new / old)[(old > 0) & (new > 0)]
+        if len(ratios):
+            spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
+            yield f"{file}: {column}: {ratios.median():.2f} times the reference ({spread})"
 
 
 # --- where results come from ---------------------------------------------------------------------

@@ -25,6 +25,7 @@ __all__ = [
     "editor_order",
     "level",
     "paired_difference",
+    "pre_edit_rows",
 ]
 
 PRE_EDIT = "Pre-edit"
@@ -57,7 +58,7 @@ def aggregate(
         low, high (fractions), n_facts (distinct facts), n_sets (distinct pairs of seed and edit
         set, the units resampled), sorted by LM, editor (`editor_order`), edits and metric.
     """
-    everything = pd.concat([frame[[*IDENTITY, *METRICS]], _pre_edit_rows(frame)])
+    everything = pd.concat([frame[[*IDENTITY, *METRICS]], pre_edit_rows(frame)])
     order = editor_order(everything["editor"], titles)
     rows: list[dict[str, Any]] = []
     for (lm, editor, edits), group in everything.groupby(["lm", "editor", "edits"]):
@@ -79,7 +80,7 @@ def aggregate(
     return pd.DataFrame(rows)
 
 
-def _pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the LM's measures before editing as rows of the editor `PRE_EDIT`."""
     # Each editor's evaluation measured the LM anew: average them, so that a fact counts once.
     keys = [name for name in IDENTITY if name != "editor"]
