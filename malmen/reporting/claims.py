@@ -151,29 +151,28 @@ def judge(claim: Claim, evidence: Evidence) -> Iterator[Verdict]:
     for lm in lms:
         try:
             found = claim.test.find(evidence, lm)
-        except NotTestableError as reason:
-            yield Verdict(claim, lm, NOT_TESTABLE, None, str(reason))
+        except NotTestableError as error:
+            yield Verdict(claim, lm, NOT_TESTABLE, None, str(error))
         else:
-            yield Verdict(claim, lm, *_status(claim, found))
+            status, reason = _status(claim, found)
+            yield Verdict(claim, lm, status, found, reason)
 
 
-def _status(claim: Claim, found: Found) -> tuple[str, Found, str]:
-    """Return status, finding and reason; an interval that holds the bound shows nothing."""
+def _status(claim: Claim, found: Found) -> tuple[str, str]:
+    """Return status and reason; an interval that holds the bound shows nothing."""
     value, low, high = found.interval
     if math.isnan(low):
         low = high = value
-    if claim.above is not None:
-        holds, may_hold = low > claim.above, high > claim.above
-        is_open = found.at_least and value <= claim.above
-    else:
-        holds, may_hold, is_open = high < claim.limit, low < claim.limit, False
-    if holds:
-        return HOLDS, found, found.where
-    if is_open:
-        return NOT_TESTABLE, found, f"these counts do not reach {claim.bound}: {found.where}"
-    if may_hold:
-        return DOES_NOT_HOLD, found, f"not shown, the interval holds {claim.limit:g}: {found.where}"
-    return DOES_NOT_HOLD, found, found.where
+    # How far each end is on the needed side.
+    sign = -1 if claim.above is None else 1
+    ends = sorted(sign * (end - claim.limit) for end in (low, high))
+    if ends[0] > 0:
+        return HOLDS, found.where
+    if found.at_least and claim.above is not None and value <= claim.above:
+        return NOT_TESTABLE, f"these counts do not reach {claim.bound}: {found.where}"
+    if ends[1] > 0:
+        return DOES_NOT_HOLD, f"not shown, the interval holds {claim.limit:g}: {found.where}"
+    return DOES_NOT_HOLD, found.where
 
 
 # --- reading -------------------------------------------------------------------------------------

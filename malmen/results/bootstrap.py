@@ -62,7 +62,7 @@ def resampled_means(
         resamples: Number of resamples.
 
     Returns:
-        Shape (resamples, k); the facts of a row are drawn together, so that measures, or editors
+        Shape (resamples, k); the facts of a row are drawn together, so that metrics, or editors
         on the same facts, can be compared within a resample.
     """
     distinct, value_index = np.unique(np.asarray(values, dtype=float), axis=0, return_inverse=True)

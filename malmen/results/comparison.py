@@ -81,7 +81,7 @@ def aggregate(
 
 
 def pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the LM's measures before editing as rows of the editor `PRE_EDIT`."""
+    """Return the LM's scores before editing as those of the editor `PRE_EDIT`."""
     # Each editor's evaluation measured the LM anew: average them, so that a fact counts once.
     keys = [name for name in IDENTITY if name != "editor"]
     means = frame.groupby(keys, as_index=False)[list(PRE_EDIT_METRICS)].mean()

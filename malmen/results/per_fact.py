@@ -43,7 +43,7 @@ COLUMNS: dict[str, str] = (
     | {name: metric.arrow_type for name, metric in METRICS.items()}
     | {column: METRICS[name].arrow_type for column, name in PRE_EDIT_METRICS.items()}
 )
-"""Name and Arrow type of every column, in order; measures are fractions in [0, 1]."""
+"""Name and Arrow type of every column, in order; scores are fractions in [0, 1]."""
 
 _METADATA_KEY = b"malmen"
 _SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
@@ -104,7 +104,7 @@ def read_all(paths: Iterable[Path]) -> tuple[pd.DataFrame, list[dict[str, Any]]]
     """Read several files of per-fact results into one frame.
 
     Returns:
-        The rows of all files, and the metadata of each.
+        The results of all files, and the metadata of each.
 
     Raises:
         InputError: As `read`; if there is no file; if two files hold the same evaluation.
@@ -113,7 +113,7 @@ def read_all(paths: Iterable[Path]) -> tuple[pd.DataFrame, list[dict[str, Any]]]
     if not paths:
         raise InputError("no evaluations given (--evaluations FILE.parquet ...)")
     files = [read(path) for path in paths]
-    frame = pd.concat([rows for rows, _ in files], ignore_index=True)
+    frame = pd.concat([facts for facts, _ in files], ignore_index=True)
     _check_unique(frame, source=", ".join(map(str, paths)))
     return frame, [metadata for _, metadata in files]
 

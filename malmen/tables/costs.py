@@ -142,10 +142,10 @@ def _sums(stages: Sequence[_Stage]) -> dict[str, float]:
 
 def _editing(path: Path) -> Iterator[_Stage]:
     """Yield the mean seconds of an edit at each number of edits."""
-    rows, metadata = read(path)
+    facts, metadata = read(path)
     if not metadata.get("editing"):
         raise InputError(f"{path}: the time of editing is not recorded (run `malmen evaluate`)")
-    lm, editor = rows[["lm", "editor"]].iloc[0]
+    lm, editor = facts[["lm", "editor"]].iloc[0]
     means: Mapping[Any, float] = (
         pd.DataFrame(metadata["editing"]).groupby("edits")["seconds"].mean().to_dict()
     )

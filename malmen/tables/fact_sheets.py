@@ -139,8 +139,7 @@ def table_4(
     if missing := [lm for lm in lms if lm not in folders]:
         raise InputError(f"table 4: no --weights of {', '.join(missing)} (folders named so)")
     data = pd.DataFrame(
-        {"lm": lm} | _rows(lm, rows) | _source(runs[lm]) | _model(lm, folders[lm], runs[lm])
-        for lm in lms
+        {"lm": lm} | _rows(lm, rows) | _model(lm, folders[lm], runs[lm]) for lm in lms
     )
     made_from = "" if facts is None else f" Rows are made from {_count(facts):,} facts."
     return Table(
@@ -168,17 +167,17 @@ def _rows(lm: str, paths: Sequence[Path]) -> dict[str, int]:
     }
 
 
-def _source(run: Mapping[str, Any]) -> dict[str, str]:
-    return {"data": "files of the configuration" if "sources" in run else "GeoNames, CC BY 4.0"}
-
-
 def _model(lm: str, folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     from malmen.lm.model_tree import build, stacks
 
-    entry, model = lookup(lm), build(_built(lookup(lm), folder))
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no language model there (config.json is missing)")
+    entry = lookup(lm)
+    model = build(replace(entry, built=read_json(folder / "config.json")))
     accuracy = read_json(path) if (path := folder / "accuracy.json").is_file() else {}
     cached = run["editors"].get(MALMEN.name, {}).get("cached")
     return {
+        "data": "files of the configuration" if "sources" in run else "GeoNames, CC BY 4.0",
         "known_accuracy": accuracy.get("known", accuracy.get("training")),
         "held_out_accuracy": accuracy.get("held_out"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -187,13 +186,6 @@ def _model(lm: str, folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         "cached": _cached(entry, model, cached),
         "origin": _origin(entry),
     }
-
-
-def _built(entry: Entry, folder: Path) -> Entry:
-    """Return the entry with the configuration that stands in the folder of the weights."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no language model there (config.json is missing)")
-    return replace(entry, built=read_json(folder / "config.json"))
 
 
 def _modules(entry: Entry, model: "PreTrainedModel") -> str:

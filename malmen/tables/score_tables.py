@@ -191,13 +191,13 @@ def read_variants(evaluations: Sequence[Path]) -> tuple[pd.DataFrame, list[dict[
     """Read the evaluations of MALMEN and of its variants; `editor` becomes the file's stem.
 
     Returns:
-        The rows of all files, and the metadata of each.
+        The results of all files, and the metadata of each.
 
     Raises:
         InputError: As `malmen.results.per_fact.read`.
     """
     files = [(Path(path).stem, *read(path)) for path in evaluations]
-    frames = [rows.assign(editor=stem) for stem, rows, _ in files]
+    frames = [facts.assign(editor=stem) for stem, facts, _ in files]
     return pd.concat(frames, ignore_index=True), [metadata for *_, metadata in files]
 
 
@@ -227,8 +227,9 @@ def table_2(*, evaluations: Sequence[Path]) -> Table:
             for name in editor_order(facts, VARIANTS):
                 line = {"lm": lm, "edits": edits, "variant": name}
                 line |= scores[lm, name, edits]
-                if name != FULL:
-                    line |= _differences(facts[name], facts[FULL])
+                for metric in HEADLINE if name != FULL else ():
+                    difference = paired_difference(facts[name], facts[FULL], metric)
+                    line |= zip(_columns(f"{metric}_difference"), difference, strict=True)
                 lines.append(line)
     if not lines:
         raise InputError(
@@ -247,17 +248,6 @@ def table_2(*, evaluations: Sequence[Path]) -> Table:
         ],
         data=data,
     )
-
-
-def _differences(rows: pd.DataFrame, full: pd.DataFrame) -> dict[str, float]:
-    """Return the differences of a variant to the full editor, as columns."""
-    return {
-        column: end
-        for metric in HEADLINE
-        for column, end in zip(
-            _columns(f"{metric}_difference"), paired_difference(rows, full, metric), strict=True
-        )
-    }
 
 
 def _grid_2(data: pd.DataFrame, title: str, cell: Any) -> Grid:
