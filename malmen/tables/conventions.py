@@ -12,7 +12,7 @@ from malmen.lm.catalogue import lookup
 from malmen.results.comparison import editor_order
 from malmen.results.per_fact import scale_of, sources
 from malmen.support.errors import InputError
-from malmen.tables.typesetting import Printed
+from malmen.tables.typesetting import Printed, column
 
 __all__ = [
     "BLOCK",
@@ -40,7 +40,7 @@ def figure_order(lm: str) -> str:
 BLOCK = "{LM}, {Edits} edits"
 COUNTED: dict[str, Printed] = {
     "LM": lambda line: title_of(line["lm"]),
-    "Edits": lambda line: f"{line['edits']:,}",
+    "Edits": column("edits", ","),
 }
 """The first columns of a grid whose lines belong to an LM and a number of edits, and its blocks."""
 

@@ -1,7 +1,6 @@
 """What an editor costs: seconds and memory, and Table 5."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from malmen.tables.conventions import (
     later_notes,
     outside_numbers,
 )
-from malmen.tables.typesetting import EMPTY, Grid, Printed, Table
+from malmen.tables.typesetting import Grid, Printed, Table, column
 
 __all__ = ["costs", "stages_of", "table_5"]
 
@@ -57,8 +56,8 @@ def table_5(
     columns: dict[str, Printed] = {
         **COUNTED,
         "Editor": lambda line: marked(line["editor"]),
-        **{f"{name.title()}, s": partial(_seconds, name=name) for name in (*_STAGES, "total")},
-        "Peak memory, MB": lambda line: f"{line['peak_memory_mb']:,.0f}",
+        **{f"{name.title()}, s": column(f"{name}_seconds", ",.1f") for name in (*_STAGES, "total")},
+        "Peak memory, MB": column("peak_memory_mb", ",.0f"),
     }
     return Table(
         number="5",
@@ -77,11 +76,6 @@ _ABOUT = (
     "Empty: the editor has no such stage",
     "Memory is the largest resident set of any of these processes, which hold the LM too",
 )
-
-
-def _seconds(line: dict[str, Any], name: str) -> str:
-    seconds = line[f"{name}_seconds"]
-    return EMPTY if pd.isna(seconds) else f"{seconds:,.1f}"
 
 
 def _time_elsewhere(entry: dict[str, Any]) -> str:

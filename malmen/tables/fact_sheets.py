@@ -3,9 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ from malmen.settings import MemitSettings
 from malmen.support.errors import InputError
 from malmen.support.files import read_json
 from malmen.tables.conventions import COUNTED, figure_order
-from malmen.tables.typesetting import EMPTY, Grid, Printed, Table, percent
+from malmen.tables.typesetting import EMPTY, Grid, Printed, Table, column, percent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -241,10 +239,10 @@ def _data_grid(data: pd.DataFrame) -> Grid:
     sizes = [*(f"{split}_rows" for split in _SPLITS), "subjects", "relations"]
     columns: dict[str, Printed] = {
         "LM": lambda line: lookup(line["lm"]).title,
-        **{_heading(name): partial(_number, name=name) for name in sizes},
+        **{_heading(name): column(name, ",") for name in sizes},
         "Accuracy, known": lambda line: percent(line["known_accuracy"]),
         "Accuracy, held out": lambda line: percent(line["held_out_accuracy"]),
-        "Source": itemgetter("data"),
+        "Source": column("data"),
     }
     return Grid.of(data, columns, title="Data", widths={"LM": 0.12, "Source": 0.12})
 
@@ -253,18 +251,14 @@ def _heading(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _number(line: Mapping[str, Any], name: str) -> str:
-    return f"{line[name]:,}"
-
-
 def _model_grid(data: pd.DataFrame) -> Grid:
     columns: dict[str, Printed] = {
         "LM": COUNTED["LM"],
         "Parameters, millions": lambda line: f"{line['parameters'] / 1e6:,.2f}",
-        "Blocks": lambda line: f"{line['blocks']}",
-        "Edited modules": itemgetter("edited"),
-        "Cached tokens": itemgetter("cached"),
-        "Origin": itemgetter("origin"),
+        "Blocks": column("blocks"),
+        "Edited modules": column("edited"),
+        "Cached tokens": column("cached"),
+        "Origin": column("origin"),
     }
     widths = {"LM": 0.13, "Edited modules": 0.32, "Cached tokens": 0.11, "Origin": 0.18}
     return Grid.of(data, columns, title="Language models", widths=widths)

@@ -23,7 +23,7 @@ from malmen.tables.conventions import (
     later_notes,
     outside_numbers,
 )
-from malmen.tables.typesetting import EMPTY, Cell, Grid, Printed, Table, percent, points
+from malmen.tables.typesetting import EMPTY, Cell, Grid, Printed, Table, column, percent, points
 
 __all__ = [
     "FULL",
@@ -133,7 +133,7 @@ def _grid_1(data: pd.DataFrame) -> Grid:
         **COUNTED,
         "Editor": lambda line: marked(line["editor"]),
         **{one.heading: partial(score, metric=name) for name, one in METRICS.items()},
-        "Sets": lambda line: EMPTY if pd.isna(line["n_sets"]) else f"{line['n_sets']}",
+        "Sets": column("n_sets"),
     }
     return Grid.of(data, columns, block=BLOCK)
 
@@ -153,23 +153,22 @@ def table_1b() -> Table:
     They are what those papers print. Nothing here is measured, and no value is filled in.
     """
     papers = outside_numbers()["scores"]
-    rows = [
+    names = ["paper", "lm", "edits", "editor", *HEADLINE]
+    lines = [
         [paper["paper"], paper["lm"], edits, editor, *scores]
         for paper in papers
         for edits, editors in paper["edits"].items()
         for editor, scores in editors.items()
     ]
-    cells = [
-        [paper, lm, f"{edits:,}", editor, *(score or EMPTY for score in scores)]
-        for paper, lm, edits, editor, *scores in rows
-    ]
-    headings = ["Paper", "LM", "Edits", "Editor", *(METRICS[name].title for name in HEADLINE)]
+    data = pd.DataFrame(lines, columns=names)
+    headings = ["Paper", "LM", "Edits", "Editor", *(METRICS[metric].title for metric in HEADLINE)]
+    columns = {heading: column(name) for heading, name in zip(headings, names, strict=True)}
     return Table(
         number="1b",
         caption="Numbers of other papers, in percent as they print them, under other protocols: "
         "not to be compared with Table 1 number by number. Empty where a paper gives none.",
-        grids=[Grid(columns=headings, rows=cells)],
-        data=pd.DataFrame(rows, columns=["paper", "lm", "edits", "editor", *HEADLINE]),
+        grids=[Grid.of(data, columns | {"Edits": COUNTED["Edits"]})],
+        data=data,
         notes=[f"{paper['paper']}, {paper['source']}: {paper['protocol']}" for paper in papers],
     )
 

@@ -21,7 +21,9 @@ __all__ = [
     "EMPTY",
     "Cell",
     "Grid",
+    "Printed",
     "Table",
+    "column",
     "escape_latex",
     "percent",
     "points",
@@ -60,6 +62,7 @@ class Cell:
 
 
 Printed = Callable[[dict[str, Any]], Cell | str]
+"""What is printed of a line of data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,11 @@ def write_table(table: Table, out_dir: Path) -> list[Path]:
         with atomic(paths[-1]) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return paths
+
+
+def column(name: str, form: str = "") -> Printed:
+    """Return what prints a column of data in a format, or an empty cell where it has no value."""
+    return lambda line: EMPTY if pd.isna(line[name]) else format(line[name], form)
 
 
 def percent(fraction: float) -> str:
