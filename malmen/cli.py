@@ -868,6 +868,20 @@ def estimate(*, configuration: Path) -> None:
 
 
 @app.command
+def schema(*, editors: list[str] = []) -> None:
+    """Print the JSON Schema of configurations, by which editors of YAML complete and check them.
+
+    Args:
+        editors: Where the cards stand of editors that are of no installed package, as
+            package.module:CARD.
+    """
+    _know(editors)
+    from malmen.experiment.configuration import schema as made
+
+    print(json.dumps(made(), indent=2))
+
+
+@app.command
 def figure(
     *,
     name: str,

@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 from setuptools import find_packages
 
 import malmen
-from malmen.experiment.config import SCHEMA
 from malmen.reporting.verify import TOLERANCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +176,7 @@ def test_a_wheel_holds_every_data_file():
         for path in ROOT.joinpath(*folder.split(".")).glob(pattern)
     }
     assert set(data) - {"*"} <= folders
-    for path in {SCHEMA, TOLERANCES, *data_files("malmen"), *data_files("baselines")}:
+    for path in {TOLERANCES, *data_files("malmen"), *data_files("baselines")}:
         assert path in packaged, path
 
 

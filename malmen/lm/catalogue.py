@@ -140,12 +140,17 @@ def use(files: Iterable[Path | str]) -> None:
     """Add files of language models, for this process and those that it starts.
 
     Raises:
-        InputError: as of :func:`catalogue`.
+        InputError: as of :func:`catalogue`; nothing is added then.
     """
     added = [str(Path(file).absolute()) for file in files]
+    before = os.environ.get(VARIABLE, "")
     os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*_files(), *added]))
     catalogue.cache_clear()
-    catalogue()
+    try:
+        catalogue()
+    except InputError:
+        os.environ[VARIABLE] = before
+        raise
 
 
 def _files() -> list[str]:

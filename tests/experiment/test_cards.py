@@ -22,7 +22,7 @@ from malmen import cli
 from malmen.editor import HyperNetworkEditor
 from malmen.experiment import cards
 from malmen.experiment.cards import Card, find
-from malmen.experiment.config import check
+from malmen.experiment.consistency import check
 from malmen.experiment.provenance import code_digest
 from malmen.lm import onednn
 from malmen.lm.catalogue import lookup
@@ -329,7 +329,7 @@ def test_settings_of_an_editor_from_outside_are_checked() -> None:
     (line,) = problems({**listed, "search": {"grid": {"step": {"step": []}}}})
     assert "search.grid.step.step: must not be empty" in line
     (line,) = problems({"run": {"editors": ["toy_editor:CARDS"]}})
-    assert line.startswith("configuration: run.editors: no editor at toy_editor:CARDS: ")
+    assert line.startswith("configuration: run.editors[0]: no editor at toy_editor:CARDS: ")
 
 
 def test_what_editors_from_outside_take_is_estimated() -> None:

@@ -8,7 +8,7 @@ from configurations import load
 from tiny_models import tiny_model, tiny_tokenizer
 
 from malmen import cli
-from malmen.experiment.config import check
+from malmen.experiment.consistency import check
 from malmen.lm import open_catalogue
 from malmen.lm.catalogue import VARIABLE, catalogue, lookup, shipped, use
 from malmen.lm.language_model import LanguageModel
@@ -157,7 +157,10 @@ def test_a_wrong_file_ends_the_command_with_one_line(
     ("lines", "why"),
     [
         ("mine: {hub: {repository: me/mine}}", "weights are here: malmen fetch --catalogue FILE"),
-        ("mine: {hub: {repo: me/mine}}", "configuration: models: .*models.yaml: mine: hub: unkn"),
+        (
+            "mine: {hub: {repo: me/mine}}",
+            r"configuration: models\[0\]: .*models.yaml: mine: hub: unkn",
+        ),
     ],
 )
 def test_the_configuration_names_what_is_wrong(lines: str, why: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from malmen.experiment.config import check
+from malmen.experiment.consistency import check
 from malmen.support.errors import InputError
 
 ROOT = Path(__file__).parents[2]

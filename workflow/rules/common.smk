@@ -7,7 +7,7 @@ from pathlib import Path
 
 from malmen.data.downloads.table import sources
 from malmen.experiment.cards import MALMEN
-from malmen.experiment.config import check
+from malmen.experiment.consistency import check
 from malmen.experiment.jobs import (
     DIAGRAMS,
     FIGURE_FORMATS,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_editors import PRINTED_NAMES
 
-from malmen.experiment.config import check
+from malmen.experiment.consistency import check
 from malmen.lm.catalogue import catalogue
 from malmen.settings import (
     FineTuningSettings,
@@ -103,10 +103,12 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("scale", "desks", "scale: unknown value 'desks' (did you mean 'desk'? choices: desk, "),
+        ("scale", "My desk", "scale: 'My desk' does not match ^[a-z0-9][a-z0-9_-]*$"),
+        ("scale", "../desk", "scale: '../desk' does not match ^[a-z0-9][a-z0-9_-]*$"),
+        ("scale", "reference", "scale: results/reference holds what runs are compared with; "),
         ("sacle", "desk", "unknown key 'sacle' (did you mean 'scale'? choices: scale, seed, "),
         ("run.language_models", ["smolm2"], "run.language_models[0]: unknown value 'smolm2' (did "),
-        ("run.editors", ["rome"], "run.editors[0]: unknown value 'rome' (choices: malmen, "),
+        ("run.editors", ["rome"], "run.editors[0]: unknown value 'rome' (choices: ft, mend, "),
         ("run.editors", ["ft", "ft"], "run.editors: holds a value twice"),
         ("run.editors", [], "run.editors: must not be empty"),
         ("editors.malmen.ranks", 4, "editors.malmen: unknown key 'ranks' (did you mean 'rank'? "),
@@ -144,7 +146,11 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
         ),
         ("language_models.smollm2.edits", [32, 16], "counts must ascend, but 16 follows 32"),
         ("search.grid.ft.epochs", [5], "search.grid: every editor must get as many trials as the "),
-        ("search.grid.rome", {"epochs": [5]}, "search.grid: unknown key 'rome' (choices: malm"),
+        (
+            "search.grid.rome",
+            {"epochs": [5]},
+            "search.grid: unknown key 'rome' (choices: ft, me",
+        ),
         (
             "ablations.edits",
             [3],
