@@ -136,7 +136,8 @@ def _grid(hyper_parameters: Any) -> Any:
     """Return the form of the values to try of an editor's hyper-parameters."""
     several: Any = Listed
     lists = {key: several[hint] for key, hint in hyper_parameters.__annotations__.items()}
-    return Annotated[mapping(f"{hyper_parameters.__name__}Grid", lists), Field(min_length=1)]
+    grid = mapping(f"{hyper_parameters.__name__}Grid", lists)
+    return Annotated[grid, Field(min_length=1, json_schema_extra={"minProperties": 1})]
 
 
 def _variant() -> dict[str, Any]:
@@ -238,7 +239,10 @@ class Ablations(TypedDict):
 
     language_model: LanguageModelName
     edits: Listed[Count]
-    variants: dict[Name, Annotated[Mapping[str, Any], Keyed(_variant)]]
+    variants: Annotated[
+        dict[Name, Annotated[Mapping[str, Any], Keyed(_variant)]],
+        Field(json_schema_extra={"additionalProperties": False}),
+    ]
 
 
 class Memory(TypedDict):
@@ -295,14 +299,5 @@ class Configuration(TypedDict):
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of configurations and overlays, for editors of YAML.
-
-    Nothing is required, since an overlay holds only what differs.
-    """
-    found = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **json_schema(Configuration),
-    }
-    for part in (found, *found["$defs"].values()):
-        part.pop("required", None)
-    return found
+    """Return the JSON Schema of configurations and of overlays, for editors of YAML."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json_schema(Configuration)}

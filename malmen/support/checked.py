@@ -92,7 +92,10 @@ def _documentation(kind: Any) -> dict[str, dict[str, Any]]:
 
 
 class _Schema(GenerateJsonSchema):
-    """The schema of all types, where JSON has no word for one: anything."""
+    """A schema that asks for no key, as in an overlay, and takes anything it has no word for."""
+
+    def field_is_required(self, *_: Any, **__: Any) -> bool:
+        return False
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
         return {}

@@ -159,7 +159,7 @@ def test_a_wrong_file_ends_the_command_with_one_line(
         ("mine: {hub: {repository: me/mine}}", "weights are here: malmen fetch --catalogue FILE"),
         (
             "mine: {hub: {repo: me/mine}}",
-            r"configuration: models\[0\]: .*models.yaml: mine: hub: unkn",
+            r"configuration: models\[0\]: .*s.yaml: mine: hub: unkn",
         ),
     ],
 )
