@@ -33,15 +33,7 @@ def answer(
 ) -> None:
     """Edit the first rows in at once, and write the answers before and after.
 
-    Args:
-        lm: Name in the catalogue.
-        weights: Folder of the model.
-        trained: A trained editor.
-        rows: Rows to edit in.
-        edits: Number of rows edited.
-        out: JSON list of answers.
-        show: Number of rows whose answers are shown.
-        device: Where to compute; a GPU unless there is none.
+    The arguments are the options of `malmen answers`.
 
     Raises:
         InputError: The language model answers no prompts, or something does not fit.

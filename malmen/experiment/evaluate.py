@@ -45,24 +45,10 @@ def evaluate(
 ) -> None:
     """Edit disjoint sets of facts at every count, score every fact, and write what was found.
 
-    Args:
-        card: The editor's.
-        settings: Its hyper-parameters; None if it is trained, and brings its own.
-        lm: Name in the catalogue.
-        weights: Folder of the model.
-        rows: The pool of rows.
-        edits: Numbers of facts edited at once.
-        sets: Disjoint edit sets a number.
-        out: Per-fact results, Parquet.
-        prefix: Stored states of these rows, or None to run the frozen blocks again.
-        trained: FILE@COUNT for every trained editor.
-        modules: Which of the catalogue's choices of modules are edited, unless the card says.
-        statistics: Reads statistics of keys, for editors that need them.
-        data: Attributions of what is not ours.
-        seed: Of what the editor draws.
-        fact_batch: Facts at a time when they are scored.
-        device: Where to compute; a GPU unless there is none.
-        started: `time.perf_counter()` when the command began.
+    The arguments are the options of `malmen evaluate`, but for these: ``settings`` are None if the
+    editor is trained, and brings its own; ``statistics`` reads them, for editors that need them;
+    ``data`` are the attributions themselves; ``started`` is `time.perf_counter()` when the command
+    began.
 
     Raises:
         InputError: Something does not fit: counts and rows, or an editor and the language model.

@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -81,20 +82,13 @@ def git_state(folder: Path) -> tuple[str, bool | None]:
         (40 hexadecimal digits, dirty), or ("unknown", None) outside a repository, before its
         first commit, and where git is not installed.
     """
-    commit = _git(folder, "rev-parse", "--verify", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    if commit is None or changes is None:
-        return "unknown", None
-    return commit, changes != ""
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", folder, *describe], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        return "unknown", None
+    commit, _, dirty = done.stdout.decode().strip().partition("-")
+    return commit, bool(dirty)
 
 
 def _versions() -> dict[str, str]:
@@ -109,36 +103,22 @@ def _versions() -> dict[str, str]:
 
 def _hardware() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # A run that never imported torch used no GPU, and importing it here would take seconds.
+    torch = sys.modules.get("torch")
     return {
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        # What this process may use, which in a container or a batch job is less than there are.
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory_gb": round(memory / 2**30, 1),
-        "gpu": _gpu(),
+        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
     }
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    # What this process may use, which in a container or a batch job is less than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _gpu() -> str | None:
-    # A run that never imported torch used no GPU, and importing it here would take seconds.
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return str(torch.cuda.get_device_name())
+    file = Path("/proc/cpuinfo")
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def peak_memory_mb() -> float:
@@ -199,8 +179,10 @@ def _reachable(
         if path is None or name in sources or name in without:
             continue
         sources[name] = path.read_bytes()
-        for target, imported in _imports(name, path.name == "__init__.py", sources[name]):
-            waiting.extend(_modules(target, imported, roots))
+        for target, names in _imports(name, path.name == "__init__.py", sources[name]):
+            submodules = [f"{target}.{one}" for one in names]
+            found = [one for one in submodules if _source(one, roots) is not None]
+            waiting += [*found, *([] if found and len(found) == len(names) else [target])]
     return sources
 
 
@@ -213,36 +195,20 @@ def _source(module: str, roots: Mapping[str, Path]) -> Path | None:
 
 
 @cache  # a Snakefile asks for the digests of several modules that share most of their imports
-def _imports(
-    module: str, is_package: bool, source: bytes
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _imports(module: str, is_package: bool, source: bytes) -> list[tuple[str, list[str]]]:
     """Return (module, names imported from it) for every import in a source."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise InputError(f"module '{module}', line {error.lineno}: {error.msg}") from error
-    return tuple(_walk_imports(tree, module, is_package))
-
-
-def _walk_imports(
-    tree: ast.AST, module: str, is_package: bool
-) -> Iterator[tuple[str, tuple[str, ...]]]:
+    found: list[tuple[str, list[str]]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found += [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             parts: list[str] = []
             if node.level:  # relative: one dot is the package the module is in, or is
-                above = node.level - is_package
-                parts = module.split(".")[: -above or None]
+                parts = module.split(".")[: is_package - node.level or None]
             target = ".".join([*parts, *filter(None, [node.module])])
-            yield target, tuple(alias.name for alias in node.names)
-
-
-def _modules(target: str, names: tuple[str, ...], roots: Mapping[str, Path]) -> Iterator[str]:
-    """Yield the modules an import uses: submodules by name, else the module imported from."""
-    submodules = [f"{target}.{name}" for name in names]
-    found = [name for name in submodules if _source(name, roots) is not None]
-    yield from found
-    if len(found) < len(names) or not names:
-        yield target
+            found.append((target, [alias.name for alias in node.names]))
+    return found

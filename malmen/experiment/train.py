@@ -47,26 +47,8 @@ def train(
 ) -> None:
     """Meta-train an editor, and write it; a killed run continues where it was.
 
-    Args:
-        card: The editor's.
-        settings: Its hyper-parameters.
-        training: Those of its training.
-        lm: Name in the catalogue.
-        weights: Folder of the model.
-        rows: Meta-training rows.
-        validation_rows: Rows for the periodic evaluation.
-        edits: Facts edited at once in every step.
-        steps: Number of steps.
-        out: The editor, safetensors; run metadata, losses and Adam's moments stand beside it.
-        prefix: Stored states of the meta-training rows, or None to run the frozen blocks again.
-        validation_prefix: The same of the validation rows.
-        init: Editor to start from, or None.
-        moments: Adam's moments of that editor, or None to start at zero.
-        modules: Which of the catalogue's choices of modules are edited.
-        seed: Of initial weights and the order of facts.
-        device: Where to compute; a GPU unless there is none.
-        started: `time.perf_counter()` when the command began.
-        announce: Called before anything is trained, with the language model and the facts.
+    The arguments are the options of `malmen train`, and besides: ``started``, `time.perf_counter()`
+    when the command began, and ``announce``, which is called before anything is trained.
 
     Raises:
         InputError: Something does not fit: counts and rows, or an editor and the language model.
