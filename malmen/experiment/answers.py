@@ -49,13 +49,7 @@ def answer(
 def before_and_after(
     editor: Editor, lm: LanguageModel, rows: Sequence[ZsreRow], *, show: int
 ) -> list[dict[str, Any]]:
-    """Edit all rows in at once, and answer the prompts of the first ones by greedy decoding.
-
-    Args:
-        editor: the editor.
-        lm: the language model, unedited, all blocks present.
-        rows: the facts edited.
-        show: number of facts whose prompts are answered.
+    """Edit all rows in at once, and answer the prompts of the first ``show`` by greedy decoding.
 
     Returns:
         For each shown fact an edit, a paraphrase and an unrelated prompt, each with its target and

@@ -38,14 +38,8 @@ def make_rows(
 ) -> dict[SplitName, list[ZsreRow] | list[FeverRow]]:
     """Make rows of the shape that ``lm`` reads, subjects disjoint between splits.
 
-    Args:
-        lm: the language model, unedited, all blocks present.
-        facts: all facts.
-        sizes: number of rows of every split.
-        seed: of all draws.
-
-    Returns:
-        The rows of every split.
+    ``lm`` is unedited, all blocks present; ``sizes`` are the numbers of rows; ``seed`` is of all
+    draws.
 
     Raises:
         InputError: there are too few facts, or ``lm`` knows none of the unrelated ones.
@@ -75,7 +69,7 @@ def known_prompts(
     fact_batch: int = 64,
     progress: bool = True,
 ) -> list[tuple[str, str]]:
-    """Return the (prompt, answer) pairs that ``lm`` gets right, every token of them.
+    """Return about ``enough`` (prompt, answer) pairs that ``lm`` gets right, every token of them.
 
     Args:
         lm: the language model, unedited.
@@ -84,9 +78,6 @@ def known_prompts(
         name: of the split, to show.
         fact_batch: pairs at a time.
         progress: show progress.
-
-    Returns:
-        Known pairs, at most about ``enough``.
 
     Raises:
         InputError: it gets none right.
@@ -120,17 +111,7 @@ def desk_texts(
     """Make a small corpus without any download: half of it facts, half sampled from ``lm``.
 
     Only subjects that are never edited occur, and none that locality is evaluated on. A sampled
-    text begins with the first word of a fact's.
-
-    Args:
-        lm: the language model, unedited.
-        facts: all facts.
-        n: number of texts.
-        length: tokens sampled a text, at most.
-        seed: of all draws.
-
-    Returns:
-        The texts, facts first.
+    text begins with the first word of a fact's, and has ``length`` tokens at most.
 
     Raises:
         InputError: there are fewer facts than asked for.

@@ -129,7 +129,11 @@ def trained_option(counts: Iterable[int], files: Iterable[str]) -> str:
 
 def moments_of(editors: Iterable[str]) -> list[str]:
     """Return Adam's moments beside trained editors, which training goes on with."""
-    return [f"{Path(editor).with_suffix('')}.adam.safetensors" for editor in editors]
+    return _beside(editors, ".adam.safetensors")
+
+
+def _beside(files: Iterable[str], suffix: str) -> list[str]:
+    return [str(Path(file).with_suffix(suffix)) for file in files]
 
 
 def _next_smaller(files: Mapping[int, str], edits: int) -> list[str]:
@@ -205,18 +209,16 @@ class Jobs:
 
     def hyper_parameters(self, lm: str, editor: str) -> dict[str, Any]:
         """Return the common ones, then what the language model changes."""
-        own = self.settings(lm)["editors"].get(editor, {})
-        return {**self.config["editors"].get(editor, {}), **own}
+        common, own = self.config["editors"], self.settings(lm)["editors"]
+        return {**common.get(editor, {}), **own.get(editor, {})}
 
     def resolved_settings(self) -> dict[str, Any]:
         """Return the language models' settings, with the hyper-parameters of every editor."""
-        return {
-            lm: {
-                **self.settings(lm),
-                "editors": {name: self.hyper_parameters(lm, name) for name in self.editors(lm)},
-            }
-            for lm in self.lms
-        }
+
+        def resolved(lm: str) -> dict[str, dict[str, Any]]:
+            return {name: self.hyper_parameters(lm, name) for name in self.editors(lm)}
+
+        return {lm: {**self.settings(lm), "editors": resolved(lm)} for lm in self.lms}
 
     def weights(self, lm: str) -> str:
         """Return the folder of a language model: as it arrived from outside, or trained here."""
@@ -228,9 +230,8 @@ class Jobs:
 
     def pretraining_options(self, lm: str) -> str:
         """Return the options of `malmen pretrain`."""
-        common = self.config["pretraining"]
-        epochs = common["epochs"][lm]
-        return options({**common, "epochs": epochs, "seed": self.config["seed"]})
+        about = self.config["pretraining"]
+        return options(about | {"epochs": about["epochs"][lm], "seed": self.config["seed"]})
 
     # --- rows ---
 
@@ -393,10 +394,10 @@ class Jobs:
     def memory_options(self) -> str:
         """Return the options of `malmen memory`: what shapes MALMEN's network and batches."""
         names = {field.name for field in fields(HyperSettings)}
-        hyper = self.hyper_parameters(self.measured, MALMEN.name)
-        hyper = {key: value for key, value in hyper.items() if key in names}
+        hyper = self.hyper_parameters(self.measured, MALMEN.name).items()
         about = {key: self.config["memory"][key] for key in ("edits", "limit_mb")}
-        return options({**about, "seed": self.config["seed"], **hyper})
+        about |= {"seed": self.config["seed"], **{k: v for k, v in hyper if k in names}}
+        return options(about)
 
     def memory_files(self) -> list[str]:
         """Return the measurements of memory, if their language model is among those that run."""
@@ -426,14 +427,10 @@ class Jobs:
 
     def preparations(self) -> dict[str, list[str]]:
         """Return run metadata of what comes before editing: meta-training, statistics of keys."""
-        trained = [
-            str(Path(file).with_suffix(".json"))
-            for lm in self.lms
-            for editor in self.editors(lm)
-            for file in self.editor_files(lm, editor).values()
-        ]
+        pairs = [(lm, editor) for lm in self.lms for editor in self.editors(lm)]
+        trained = [file for pair in pairs for file in self.editor_files(*pair).values()]
         weighed = [f"<results>/statistics/{lm}.json" for lm in self.lms if self.weighing(lm)]
-        return {"trained": trained, "statistics": weighed}
+        return {"trained": _beside(trained, ".json"), "statistics": weighed}
 
     def table_inputs(self, number: str) -> dict[str, Any]:
         """Return the files that a table is made from, by option of `malmen table`."""
@@ -475,6 +472,5 @@ class Jobs:
         runs = [*self.evaluations(self.lms), *made["trained"], *made["statistics"]]
         if self.ablated in self.lms:
             trained = [file for name in self.variants for file in self.variant_files(name).values()]
-            runs += self.ablations()[1:]
-            runs += [str(Path(file).with_suffix(".json")) for file in trained]
-        return [*runs, *(str(Path(file).with_suffix(".json")) for file in self.memory_files())]
+            runs += [*self.ablations()[1:], *_beside(trained, ".json")]
+        return [*runs, *_beside(self.memory_files(), ".json")]

@@ -65,8 +65,7 @@ def measure(
         progress: Show progress.
 
     Returns:
-        One row a measurement with the columns of `malmen.results.memory`. The row that exceeds
-        the limit is its procedure's last.
+        One row a measurement; the row that exceeds the limit is its procedure's last.
 
     Raises:
         InputError: If there are fewer facts than edits.
@@ -136,9 +135,7 @@ def _train(lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSetti
     _step(MALMEN(lm.shapes, settings), lm, facts, meta_gradient)
 
 
-def _train_from_files(
-    lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettings
-) -> None:
+def _from_files(lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettings) -> None:
     """The same with all keys and value gradients in temporary files."""
     _train(lm, facts, replace(settings, memory_mb=0))
 
@@ -148,9 +145,7 @@ def _edit(lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettin
     MALMEN(lm.shapes, settings).requires_grad_(False).edit(lm, facts)
 
 
-def _train_plainly(
-    lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettings
-) -> None:
+def _plainly(lm: LanguageModel, facts: Sequence[EncodedFact], settings: HyperSettings) -> None:
     """One step of MEND's meta-training as the paper's Figure 1 has it."""
     settings = replace(settings, fact_batch=len(facts))
     _step(MEND(lm.shapes, settings), lm, facts, plain_meta_gradient)
@@ -158,9 +153,9 @@ def _train_plainly(
 
 PROCEDURES: dict[str, Procedure] = {
     TRAINING: _train,
-    SPILLED: _train_from_files,
+    SPILLED: _from_files,
     EDITING: _edit,
-    PLAIN: _train_plainly,
+    PLAIN: _plainly,
 }
 """What is measured, by its name in the results."""
 
@@ -198,7 +193,9 @@ def plain_meta_gradient(
     for layer, (keys, gradients) in record.items():
         u, g = in_memory(keys), in_memory(gradients)
         shift = editor.combine(layer, u, editor.outputs(layer, u, g))
-        weights[f"model.{layer}.weight"] = _shifted(lm.layers[layer], shift)
+        module = lm.layers[layer]
+        turned = shift.T if isinstance(module, Conv1D) else shift
+        weights[f"model.{layer}.weight"] = module.get_parameter("weight") + turned
     logits = _Logits(lm)
     [equivalent] = lm.batches([fact.equivalent for fact in facts], size=len(facts))
     [unrelated] = lm.batches([fact.unrelated for fact in facts], size=len(facts))
@@ -220,12 +217,6 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = lm.model
         self.forward = lm.logits
-
-
-def _shifted(layer: nn.Module, shift: Tensor) -> Tensor:
-    """Return W + S with its graph."""
-    assert isinstance(layer.weight, Tensor)
-    return layer.weight + (shift.T if isinstance(layer, Conv1D) else shift)
 
 
 def _mean(values: Tensor, batch: Batch) -> Tensor:

@@ -14,22 +14,16 @@ __all__ = ["published_settings", "trials"]
 @cache
 def published_settings() -> dict[str, Any]:
     """Return the published hyper-parameters, as `published_settings.yaml` explains them."""
-    text = (
-        resources.files(__package__).joinpath("published_settings.yaml").read_text(encoding="utf-8")
-    )
-    published: dict[str, Any] = yaml.safe_load(text)
+    file = resources.files(__package__) / "published_settings.yaml"
+    published: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return published
 
 
 def trials(editor: str, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Return the trials of a search: what is published for the settings searched, then the grid.
 
-    Args:
-        editor: name of the editor.
-        grid: values to try by setting.
-
-    Returns:
-        The settings that each trial changes; the published ones once, if the grid holds them too.
+    A trial holds the settings that it changes. The published ones come once, if the grid holds them
+    too.
     """
     values = published_settings().get(editor, {"values": {}})["values"]
     published = {key: values[key] for key in grid if key in values}

@@ -40,14 +40,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
     Readers, and a workflow that looks at what exists, see the old file or the whole new one and
     never a part. The temporary name keeps the suffix, since many writers choose a format by it.
-    The folder is created where it is missing.
-
-    Args:
-        path: The file to write; replaced where it exists.
-
-    Yields:
-        A path in the same folder (hence on the same file system) that does not exist yet. It is
-        removed when the block raises.
+    The folder is created where it is missing; what is half written is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +54,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its place when the block succeeds.
-
-    Args:
-        path: The folder to make; replaced where it exists.
-
-    Yields:
-        A new folder on the same file system. It is removed when the block raises.
-    """
+    """Yield a temporary folder beside `path` that takes its place when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         made = Path(scratch) / path.name
@@ -84,8 +70,7 @@ def digest(*content: Any) -> str:
     state = hashlib.sha256()
     for item in content:
         if isinstance(item, Path):
-            with item.open("rb") as file:
-                state.update(hashlib.file_digest(file, "sha256").digest())
+            state.update(bytes.fromhex(sha256(item)))
         else:
             state.update(json.dumps(item, sort_keys=True).encode())
     return state.hexdigest()[:16]

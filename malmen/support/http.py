@@ -21,12 +21,8 @@ _WORTH_SHOWING = 2**22  # bytes; what is smaller has arrived before anyone looks
 def receive(url: str, path: Path, *, headers: Mapping[str, str] | None = None) -> None:
     """Write the content of an address to a file, going on after what is there already.
 
-    Whether the two parts belong together, only the digest of the whole can tell.
-
-    Args:
-        url: the address; redirections are followed.
-        path: the file; it keeps what has arrived when the connection breaks.
-        headers: of the request.
+    The file keeps what has arrived when the connection breaks. Whether its parts belong together,
+    only the digest of the whole can tell.
 
     Raises:
         HTTPError: of httpx2: no connection, a broken one, or a status that means failure.

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,16 +61,13 @@ def list_files(repository: Repository) -> Listing:
 
     What fails is one of :data:`malmen.support.retries.FAILURES`.
     """
-    api = HfApi(endpoint=_endpoint())
-
-    def ask() -> Any:
-        return api.repo_info(
-            repository.name,
-            repo_type=repository.kind,
-            revision=repository.revision,
-            files_metadata=True,
-        )
-
+    ask: Any = partial(
+        HfApi(endpoint=_endpoint()).repo_info,
+        repository.name,
+        repo_type=repository.kind,
+        revision=repository.revision,
+        files_metadata=True,
+    )
     info = persistently(ask, what=f"list of files of {repository}")
     files = [
         HubFile(
@@ -88,12 +86,6 @@ def download(repository: Repository, commit: str, files: Sequence[HubFile], fold
 
     A broken download goes on where it was; the hub's own client would begin again. What fails is
     one of :data:`malmen.support.retries.FAILURES`.
-
-    Args:
-        repository: where they are.
-        commit: the commit of the listing.
-        files: which files.
-        folder: they keep their names in it.
     """
     for file in files:
         path = folder / file.name
@@ -104,23 +96,18 @@ def download(repository: Repository, commit: str, files: Sequence[HubFile], fold
                 continue
             logger.warning("%s: removed, it is not the file of %s", path, repository)
             path.unlink()
-        url = hf_hub_url(
-            repository.name,
-            file.name,
-            repo_type=repository.kind,
-            revision=commit,
-            endpoint=_endpoint(),
-        )
-
-        def get(file: HubFile = file, url: str = url, part: Path = part) -> None:
-            if not (part.exists() and part.stat().st_size == file.size):
-                receive(url, part, headers=build_hf_headers())
-            if not _is_of_commit(part, file):
-                part.unlink()
-                raise CorruptedError(f"what arrives from {url} is not the file of the commit")
-
-        persistently(get, what=f"{file.name} of {repository}")
+        about = {"repo_type": repository.kind, "revision": commit, "endpoint": _endpoint()}
+        url = hf_hub_url(repository.name, file.name, **about)
+        persistently(partial(_receive, url, part, file), what=f"{file.name} of {repository}")
         part.replace(path)
+
+
+def _receive(url: str, part: Path, file: HubFile) -> None:
+    if not (part.exists() and part.stat().st_size == file.size):
+        receive(url, part, headers=build_hf_headers())
+    if not _is_of_commit(part, file):
+        part.unlink()
+        raise CorruptedError(f"what arrives from {url} is not the file of the commit")
 
 
 def part_of(path: Path, commit: str) -> Path:

@@ -7,7 +7,6 @@ is, how far it has come and what its losses are.
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
@@ -34,13 +33,8 @@ class Progress:
         self._stage, self._total, self._unit, self._done = stage, total, unit, done
         on_terminal = sys.stderr.isatty()
         self._lines = show and not on_terminal
-        self._bar = tqdm(
-            desc=stage,
-            total=total,
-            initial=done,
-            unit=f" {unit}",
-            disable=not (show and on_terminal),
-        )
+        hidden = not (show and on_terminal)
+        self._bar = tqdm(desc=stage, total=total, initial=done, unit=f" {unit}", disable=hidden)
         self._values = ""
         self._started = self._last = time.monotonic()
 
@@ -49,12 +43,7 @@ class Progress:
             self._write()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         if self._lines and kind is None:
             self._write()

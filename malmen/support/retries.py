@@ -50,14 +50,7 @@ def persistently(action: Callable[[], T], *, what: str) -> T:
 
     Cut and refused connections, time-outs, statuses 408, 429 and 5xx pass with time, and are tried
     :data:`ATTEMPTS` times, at intervals that double, or as long as the server's ``Retry-After``
-    says. A corrupted file is tried once more.
-
-    Args:
-        action: the download.
-        what: its name, for the log.
-
-    Returns:
-        The value of the first call that succeeds.
+    says. A corrupted file is tried once more. ``what`` names it in the log.
 
     Raises:
         Exception: that of the last attempt, one of :data:`FAILURES` or a fault of ``action``.
@@ -114,9 +107,8 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, HTTPStatusError | HfHubHTTPError):
         status = error.response.status_code
         return status in (408, 429) or status >= 500
-    if isinstance(error, OSError):
-        return not is_of_disk(error)
-    return isinstance(error, TransportError | DecodingError | CorruptedError)
+    passing = isinstance(error, TransportError | DecodingError | CorruptedError | OSError)
+    return passing and not is_of_disk(error)
 
 
 def _retry_after(error: BaseException) -> float:
