@@ -23,7 +23,7 @@ from malmen.lm.blocks import block_of, inputs_of, run_through
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.sampling import sample_texts
-from malmen.normal_equation import parameter_shift_in_metric
+from malmen.normal_equation import Metric, parameter_shift
 from malmen.settings import MemitSettings
 from malmen.support.progress import Progress
 
@@ -149,8 +149,8 @@ class MEMIT(Remembering):
         for written, layer in enumerate(lm.layers):
             keys, states = self._record(lm, prompts, layer, shifts)
             residuals = (values.double() - states) / (len(lm.layers) - written)
-            shifts[layer] = parameter_shift_in_metric(
-                keys.T.cpu(), residuals.T.cpu(), lam, self._factor(layer)
+            shifts[layer] = parameter_shift(
+                keys.T.cpu(), residuals.T.cpu(), lam, penalty=Metric(self._factor(layer))
             )
         return shifts
 

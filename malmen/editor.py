@@ -12,12 +12,7 @@ from malmen.hypernetwork import HyperNetwork
 from malmen.lm.batches import LossWeights
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
-from malmen.normal_equation import (
-    StreamedNormalEquation,
-    cheaper_form,
-    parameter_shift,
-    shift_of_sums,
-)
+from malmen.normal_equation import Sums, cheaper_form, parameter_shift
 from malmen.recording.capture import Record, capture
 from malmen.recording.spill import Rows, in_memory
 from malmen.settings import HyperSettings, TokenSettings
@@ -222,12 +217,11 @@ class LeastSquaresEditor(TokenEditor):
         """Return S = DUᵀ(UUᵀ + λI)⁻¹ from its sums, which are in double precision."""
         d, value_size = self.layers[layer]
         lam = self.lam(layer)
-        sums = StreamedNormalEquation(key_size=d, value_size=value_size, device=lam.device)
+        sums = Sums.zeros(key_size=d, value_size=value_size, device=lam.device)
         for keys, rows in batches:
             sums.add(keys.T, rows.T)
-        cross = sums.cross.requires_grad_()
-        shift = shift_of_sums(sums.gram, cross, lam).to(rows.dtype)
-        return ShiftOfCross(shift, cross, self.cross)
+        sums.cross.requires_grad_()
+        return ShiftOfCross(sums.shift(lam).to(rows.dtype), sums.cross, self.cross)
 
     def sums_tokens(self, layer: str, n: int) -> bool:
         """Tell whether the normal equation of n tokens is cheaper to solve by its sums."""

@@ -17,10 +17,15 @@ Every form factors once and serves the forward pass and both gradients: Theorem 
 (:math:`\nabla_D`) and Theorem 2 (:math:`\nabla_\lambda`) of Tan, Zhang and Fu (ICLR 2024). Two
 solutions have a backward pass of their own: that of the columns, by the dual form, and that of the
 sums over columns, which the primal form takes over one chunk and the streamed form over many.
+
+What is penalised need not be :math:`\|S\|_F^2`. A *penalty* gives the keys coordinates in which it
+is: :class:`Ridge` those they have, :class:`Metric` such that a common direction costs more,
+:class:`Subspace` such that the shift vanishes outside of a sub-space.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any, Literal
@@ -31,11 +36,15 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 __all__ = [
+    "RIDGE",
+    "Metric",
     "NormalEquationError",
-    "StreamedNormalEquation",
+    "Penalty",
+    "Ridge",
+    "Subspace",
+    "Sums",
     "cheaper_form",
     "parameter_shift",
-    "parameter_shift_in_metric",
     "shift_of_sums",
 ]
 
@@ -57,11 +66,80 @@ class NormalEquationError(ArithmeticError):
     """The normal equation has no usable answer: non-finite input, λ ≤ 0 or a failed factor."""
 
 
+@dataclass(frozen=True)
+class Ridge:
+    r"""The penalty :math:`\lambda \|S\|_F^2`: every direction of the keys costs the same."""
+
+    def encode(self, keys: Tensor) -> Tensor:
+        """Return keys (d, n) in the coordinates in which the penalty is that of the norm."""
+        return keys
+
+    def decode(self, shift: Tensor) -> Tensor:
+        """Return the shift (d', d) of keys from its form (d', k) in those coordinates."""
+        return shift
+
+
+@dataclass(frozen=True)
+class Metric:
+    r"""The penalty :math:`\lambda \operatorname{tr}(S C S^T)` with :math:`C = L L^T`.
+
+    C is the mean of :math:`k k^T` over keys k that are to be left alone, so that the shift
+    :math:`S = D U^T (U U^T + \lambda C)^{-1}` weighs what it does to a key by how common the key is
+    (MEMIT: Meng et al., ICLR 2023). :math:`S L` is the plain shift of the keys :math:`L^{-1} U`.
+
+    Attributes:
+        factor: L, lower triangular, shape (d, d), in whatever memory and precision.
+    """
+
+    factor: Tensor
+
+    def encode(self, keys: Tensor) -> Tensor:
+        """Return L⁻¹U, shape (d, n)."""
+        _check_features(keys, self.factor, "factor")
+        return torch.linalg.solve_triangular(self.factor.to(keys), keys, upper=False)
+
+    def decode(self, shift: Tensor) -> Tensor:
+        """Return S from SL, shape (d', d)."""
+        lower = self.factor.to(shift)
+        return torch.linalg.solve_triangular(lower, shift, upper=False, left=False)
+
+
+@dataclass(frozen=True)
+class Subspace:
+    r"""The penalty :math:`\lambda \|S\|_F^2` within a sub-space, beyond all bounds outside of it.
+
+    Keys orthogonal to the sub-space keep their values to the last bit of the solve (AlphaEdit: Fang
+    et al., ICLR 2025). With an orthonormal basis B, S is :math:`\tilde S B^T`, and
+    :math:`\tilde S` the plain shift of the keys :math:`B^T U`.
+
+    Attributes:
+        basis: B, shape (d, k), its columns orthonormal.
+    """
+
+    basis: Tensor
+
+    def encode(self, keys: Tensor) -> Tensor:
+        """Return BᵀU, shape (k, n)."""
+        _check_features(keys, self.basis, "basis")
+        return self.basis.to(keys).T @ keys
+
+    def decode(self, shift: Tensor) -> Tensor:
+        """Return S from SB, shape (d', d)."""
+        return shift @ self.basis.to(shift).T
+
+
+Penalty = Ridge | Metric | Subspace
+"""What a shift is penalised by; λ is its weight."""
+
+RIDGE = Ridge()
+
+
 def parameter_shift(
     keys: Tensor | Sequence[Tensor],
     differences: Tensor,
     lam: Tensor,
     *,
+    penalty: Penalty = RIDGE,
     form: Form = "auto",
     precision: torch.dtype = torch.float64,
 ) -> Tensor:
@@ -75,6 +153,7 @@ def parameter_shift(
         keys: U, shape (d, n); for the streamed form also a sequence of column chunks.
         differences: D, shape (d', n).
         lam: the regularisation λ > 0, a scalar tensor (pass ``log_lambda.exp()`` to learn log λ).
+        penalty: what λ is the weight of.
         form: primal, dual or streamed; auto takes the cheaper by measured cost.
         precision: of everything from the Gram matrix to the shift. Single precision loses the
             answer for small λ or repeated keys (relative error grows with the condition number).
@@ -93,6 +172,12 @@ def parameter_shift(
     """
     chunks = (keys,) if isinstance(keys, Tensor) else tuple(keys)
     _check(chunks, differences, lam)
+    if penalty is not RIDGE:
+        encoded = [penalty.encode(chunk.to(precision)) for chunk in chunks]
+        plain = parameter_shift(
+            encoded, differences.to(precision), lam, form=form, precision=precision
+        )
+        return penalty.decode(plain).to(differences.dtype)
     d, n = chunks[0].shape[0], differences.shape[1]
     if form == "auto":
         form = cheaper_form(d=d, n=n, value_size=differences.shape[0], precision=precision)
@@ -112,49 +197,6 @@ def parameter_shift(
         for part, chunk in zip(differences.split(widths, dim=1), chunks, strict=True)
     )  # checkpoints, so that no chunk is kept in the precision of the solve
     return shift_of_sums(reduce(add, grams), reduce(add, crosses), lam).to(differences.dtype)
-
-
-def parameter_shift_in_metric(
-    keys: Tensor,
-    differences: Tensor,
-    lam: Tensor,
-    factor: Tensor,
-    *,
-    form: Form = "auto",
-    precision: torch.dtype = torch.float64,
-) -> Tensor:
-    r"""Solve the normal equation with :math:`\lambda C` in place of :math:`\lambda I`.
-
-    The shift :math:`S = \arg\min_S \|SU - D\|_F^2 + \lambda \operatorname{tr}(S C S^T)
-    = D U^T (U U^T + \lambda C)^{-1}` weighs what it does to a key by how common the key is, C being
-    the mean of :math:`k k^T` over keys :math:`k` that are to be left alone (MEMIT: Meng et al.,
-    ICLR 2023). With :math:`C = L L^T`, :math:`S L` is the plain shift of the keys
-    :math:`L^{-1} U`, so every form, both gradients and one factorisation of C serve here too.
-
-    Args:
-        keys: U, shape (d, n).
-        differences: D, shape (d', n).
-        lam: λ > 0, a scalar tensor.
-        factor: L, lower triangular, shape (d, d), in whatever memory.
-        form: of the plain equation.
-        precision: of everything up to the shift.
-
-    Returns:
-        S, shape (d', d), in the dtype of ``differences``.
-
-    Raises:
-        ValueError: shapes disagree, or keys require a gradient.
-        NormalEquationError: as of :func:`parameter_shift`.
-    """
-    if factor.shape != (keys.shape[0], keys.shape[0]):
-        raise ValueError(f"keys have {keys.shape[0]} features, the factor {tuple(factor.shape)}")
-    lower = factor.to(keys.device, precision)
-    whitened = torch.linalg.solve_triangular(lower, keys.to(precision), upper=False)
-    shift = parameter_shift(
-        whitened, differences.to(precision), lam, form=form, precision=precision
-    )
-    shift = torch.linalg.solve_triangular(lower, shift, upper=False, left=False)
-    return shift.to(differences.dtype)
 
 
 def shift_of_sums(gram: Tensor, cross: Tensor, lam: Tensor) -> Tensor:
@@ -206,51 +248,54 @@ def cheaper_form(
     return "streamed" if d * n * precision.itemsize > STREAM_BYTES else "primal"
 
 
-class StreamedNormalEquation:
-    """UUᵀ and DUᵀ over the columns seen so far: all that the primal form needs.
+@dataclass(frozen=True)
+class Sums:
+    r"""UUᵀ and DUᵀ over columns: all that the shift depends on, however many there are.
 
-    Add columns in any number of batches, then ask for the shift; the sums of two machines or
-    two halves of the facts add up. The keys themselves are not kept.
+    The sums of two batches, or of two machines, add up to those of all; taking a batch's sums out
+    again is as if its columns had never been there. The keys themselves are not kept.
 
-    Args:
-        key_size: d.
-        value_size: d'.
-        precision: dtype of the sums and of the solve.
-        device: where the sums live.
+    Attributes:
+        gram: UUᵀ, shape (d, d), in the precision of the solve.
+        cross: DUᵀ, shape (d', d), in the same precision.
     """
 
-    def __init__(
-        self,
+    gram: Tensor
+    cross: Tensor
+
+    @classmethod
+    def zeros(
+        cls,
         *,
         key_size: int,
         value_size: int,
         precision: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
-    ) -> None:
-        self.gram = torch.zeros(key_size, key_size, dtype=precision, device=device)
-        self.cross = torch.zeros(value_size, key_size, dtype=precision, device=device)
-        self._factor: Tensor | None = None
+    ) -> "Sums":
+        """Return the sums over no columns."""
+        kind: dict[str, Any] = {"dtype": precision, "device": device}
+        return cls(
+            torch.zeros(key_size, key_size, **kind), torch.zeros(value_size, key_size, **kind)
+        )
 
     def add(self, keys: Tensor, differences: Tensor) -> None:
-        """Add columns: keys (d, k) and value differences (d', k)."""
+        """Add columns in place: keys (d, k) and value differences (d', k)."""
         u, v = keys.to(self.gram.dtype), differences.to(self.gram.dtype)
         self.gram.addmm_(u, u.T)
         self.cross.addmm_(v, u.T)
-        self._factor = None
 
-    def factorise(self, lam: Tensor | float) -> None:
-        """Factor UUᵀ + λI; needed again after columns were added."""
-        self._factor = _cholesky(self.gram, float(lam))
+    def __add__(self, other: "Sums") -> "Sums":
+        """Return the sums over the columns of both."""
+        return Sums(self.gram + other.gram, self.cross + other.cross)
 
-    def shift(self) -> Tensor:
-        """Return S = DUᵀ(UUᵀ + λI)⁻¹, shape (d', d)."""
-        return self.apply_inverse(self.cross)
+    def __sub__(self, other: "Sums") -> "Sums":
+        """Return the sums over the columns that are not the other's."""
+        return Sums(self.gram - other.gram, self.cross - other.cross)
 
-    def apply_inverse(self, rows: Tensor) -> Tensor:
-        """Return X(UUᵀ + λI)⁻¹ for X of shape (k, d)."""
-        if self._factor is None:
-            raise NormalEquationError("factorise(lam) has to follow the last add(...)")
-        return _solve(self._factor, rows)
+    def shift(self, lam: Tensor, *, penalty: Penalty = RIDGE) -> Tensor:
+        """Return S, shape (d', d), differentiably in DUᵀ and λ; see :func:`shift_of_sums`."""
+        gram = penalty.encode(penalty.encode(self.gram).T)
+        return penalty.decode(shift_of_sums(gram, penalty.encode(self.cross.T).T, lam))
 
 
 class _Waiting:
@@ -342,6 +387,11 @@ def _cholesky(gram: Tensor, lam: float) -> Tensor:
 def _solve(factor: Tensor, rows: Tensor) -> Tensor:
     """Return X A⁻¹ for A = LLᵀ given by its factor and X of shape (k, order of A)."""
     return torch.cholesky_solve(rows.T, factor).T
+
+
+def _check_features(keys: Tensor, other: Tensor, name: str) -> None:
+    if other.ndim != 2 or other.shape[0] != keys.shape[0]:
+        raise ValueError(f"keys have {keys.shape[0]} features, the {name} {tuple(other.shape)}")
 
 
 def _check(chunks: tuple[Tensor, ...], differences: Tensor, lam: Tensor) -> None:

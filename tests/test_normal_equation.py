@@ -27,11 +27,12 @@ from matrix_strategies import (
 
 import malmen.normal_equation
 from malmen.normal_equation import (
+    Metric,
     NormalEquationError,
-    StreamedNormalEquation,
+    Subspace,
+    Sums,
     cheaper_form,
     parameter_shift,
-    parameter_shift_in_metric,
     shift_of_sums,
 )
 
@@ -209,24 +210,22 @@ def test_streaming_converts_a_few_columns_at_a_time(problem, width):
 
 
 def accumulated(problem, pieces=()):
-    """Stream a problem by hand, in these pieces of columns (or in one)."""
-    equation = StreamedNormalEquation(key_size=problem.key_size, value_size=problem.value_size)
+    """Return the sums of a problem's columns, added in these pieces (or in one)."""
+    sums = Sums.zeros(key_size=problem.key_size, value_size=problem.value_size)
     for piece in pieces or [range(problem.columns)]:
         columns = list(piece)
-        equation.add(problem.keys[:, columns], problem.differences[:, columns])
-    return equation
+        sums.add(problem.keys[:, columns], problem.differences[:, columns])
+    return sums
 
 
 @every_shape(places=[0.3, 0.9])
 @given(problem=problems(), places=places)
-def test_streaming_by_hand_is_invariant_to_the_split(problem, places):
+def test_sums_are_invariant_to_the_split(problem, places):
     pieces = split(torch.arange(problem.columns)[None], places)
-    equation = accumulated(problem, [piece[0].tolist() for piece in pieces])
-    equation.factorise(problem.lam)
-    shift, grad_differences, _ = solved(problem, form="primal")
-    assert_near(equation.shift(), shift, 2 * problem.shift_error())
-    z = equation.apply_inverse(problem.grad_shift)
-    assert_near(z @ problem.keys, grad_differences, 2 * problem.differences_error())
+    sums = accumulated(problem, [piece[0].tolist() for piece in pieces])
+    found = differentiated(problem, lambda d, lam: Sums(sums.gram, d @ problem.keys.T).shift(lam))
+    assert_same_answer(problem, found, solved(problem, form="primal"))
+    assert_near(sums.shift(scalar(problem.lam)), found[0], 2 * problem.shift_error())
 
 
 @every_shape()
@@ -249,37 +248,23 @@ def test_sums_that_are_not_finite_are_refused(value):
         shift_of_sums(eye * value, torch.ones_like(bad), scalar(1.0))
 
 
-@every_shape()
-@given(problem=problems())
-def test_sums_of_two_halves_are_the_sums_of_the_whole(problem):
-    half = problem.columns // 2
-    equation = accumulated(problem, [range(half)])
-    rest = accumulated(problem, [range(half, problem.columns)])
-    equation.gram += rest.gram
-    equation.cross += rest.cross
-    equation.factorise(problem.lam)
-    assert_near(equation.shift(), solved(problem)[0], 2 * problem.shift_error())
-
-
-def test_streaming_asks_for_a_factor_of_all_columns():
-    problem = of_shape("n > d")
-    equation = accumulated(problem, [range(5)])
-    with pytest.raises(NormalEquationError, match=r"factorise\(lam\) has to follow"):
-        equation.shift()
-    equation.factorise(problem.lam)
-    before = equation.shift()
-    equation.add(problem.keys[:, 5:], problem.differences[:, 5:])
-    with pytest.raises(NormalEquationError, match=r"factorise\(lam\) has to follow"):
-        equation.shift()
-    equation.factorise(problem.lam)
-    assert (equation.shift() - before).norm() > problem.shift_error()
+@every_shape(place=0.5)
+@given(problem=problems(), place=st.floats(0, 1))
+def test_sums_of_two_batches_add_up_and_come_apart(problem, place):
+    half = round(place * problem.columns)
+    first = accumulated(problem, [range(half)])
+    second = accumulated(problem, [range(half, problem.columns)])
+    lam = scalar(problem.lam)
+    assert_near((first + second).shift(lam), solved(problem)[0], 2 * problem.shift_error())
+    left = (first + second - second).shift(lam)  # off by the rounding of what was there
+    assert_near(left, first.shift(lam), 2 * problem.shift_error())
 
 
 @pytest.mark.parametrize("lam", [0.0, -1.0, torch.nan, torch.inf])
-def test_streaming_by_hand_refuses_the_same_lambdas(lam):
-    equation = accumulated(of_shape("nothing but zero keys"))
+def test_sums_refuse_the_same_lambdas(lam):
+    sums = accumulated(of_shape("nothing but zero keys"))
     with pytest.raises(NormalEquationError, match="λ must be positive and finite"):
-        equation.factorise(lam)
+        sums.shift(scalar(lam))
 
 
 @each_form
@@ -295,7 +280,7 @@ def test_one_factorisation_serves_forward_and_backward(form, monkeypatch):
     assert factored == [(order, order)]
 
 
-# --- another metric: λC in place of λI ---
+# --- other penalties: λC in place of λI, and a sub-space ---
 
 
 def lower_triangular(problem, spread):
@@ -321,29 +306,64 @@ def test_in_another_metric_it_is_the_dense_solution(form, problem, spread):
     system = problem.keys @ problem.keys.T + problem.lam * factor @ factor.T
     cross = problem.differences @ problem.keys.T
     expected = torch.linalg.solve(system, cross, left=False)
-    shift = parameter_shift_in_metric(
-        problem.keys, problem.differences, scalar(problem.lam), factor, form=form
+    shift = parameter_shift(
+        problem.keys,
+        problem.differences,
+        scalar(problem.lam),
+        penalty=Metric(factor),
+        form=form,
     )
+    assert_near(shift, expected, error)
+    shift = accumulated(problem).shift(scalar(problem.lam), penalty=Metric(factor))
     assert_near(shift, expected, error)
 
 
 @each_form
+@pytest.mark.parametrize("kind", [Metric, Subspace])
 @every_shape()
 @given(problem=problems())
-def test_the_metric_of_the_identity_is_the_plain_one(form, problem):
-    identity = torch.eye(problem.key_size, dtype=torch.float64)
+def test_the_penalty_of_the_identity_is_the_plain_one(form, kind, problem):
+    penalty = kind(torch.eye(problem.key_size, dtype=torch.float64))
     answer = differentiated(
         problem,
-        lambda differences, lam: parameter_shift_in_metric(
-            problem.keys, differences, lam, identity, form=form
+        lambda differences, lam: parameter_shift(
+            problem.keys, differences, lam, penalty=penalty, form=form
         ),
     )
     assert_same_answer(problem, answer, solved(problem, form=form))
 
 
-def test_a_factor_that_does_not_fit_is_named():
-    with pytest.raises(ValueError, match=r"keys have 3 features, the factor \(2, 2\)"):
-        parameter_shift_in_metric(U, D, LAM, torch.eye(2))
+def basis(problem, share):
+    """Return an orthonormal basis of a share of the dimensions, (d, k)."""
+    generator = torch.Generator().manual_seed(problem.seed)
+    normal = torch.randn(problem.key_size, problem.key_size, generator=generator).double()
+    return torch.linalg.qr(normal).Q[:, : round(share * problem.key_size)]
+
+
+@each_form
+@every_shape(share=0.5)
+@given(problem=problems(), share=st.floats(0, 1))
+def test_in_a_subspace_it_is_the_projected_solution(form, problem, share):
+    """S = DUᵀP(PUUᵀP + λI)⁻¹ for P = BBᵀ, so S vanishes on what is orthogonal to B."""
+    B, lam = basis(problem, share), scalar(problem.lam)
+    projection = B @ B.T
+    projected = projection @ problem.keys
+    system = projected @ projected.T + lam * torch.eye(problem.key_size, dtype=torch.float64)
+    expected = torch.linalg.solve(system, problem.differences @ projected.T, left=False)
+    error = 16 * problem.shift_error()  # projecting rounds the keys, and so does each product
+    options = {"penalty": Subspace(B), "form": form}
+    shift = parameter_shift(problem.keys, problem.differences, lam, **options)
+    assert_near(shift, expected, error)
+    assert_near(accumulated(problem).shift(lam, penalty=Subspace(B)), expected, error)
+    outside = torch.eye(problem.key_size, dtype=torch.float64) - projection
+    eps = torch.finfo(torch.float64).eps
+    assert (shift @ outside).norm() <= 8 * problem.key_size * eps * shift.norm()
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Metric, "factor"), (Subspace, "basis")])
+def test_a_penalty_that_does_not_fit_is_named(kind, name):
+    with pytest.raises(ValueError, match=rf"keys have 3 features, the {name} \(2, 2\)"):
+        parameter_shift(U, D, LAM, penalty=kind(torch.eye(2)))
 
 
 # --- what the shift is ---
