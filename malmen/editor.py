@@ -14,7 +14,7 @@ from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.normal_equation import Sums, cheaper_form, parameter_shift
 from malmen.recording.capture import Record, capture
-from malmen.recording.spill import Rows, in_memory
+from malmen.recording.spill import Vectors, in_memory
 from malmen.settings import HyperSettings, TokenSettings
 
 __all__ = [
@@ -150,17 +150,17 @@ class TokenEditor(ABC):
         batches = lm.batches(edits, size=settings.fact_batch, loss_weights=self.loss_weights)
         return capture(lm, batches, cached=settings.cached, memory_mb=settings.memory_mb)
 
-    def token_batches(self, tokens: tuple[Rows, Rows]) -> Iterator[tuple[Tensor, Tensor]]:
+    def token_batches(self, tokens: tuple[Vectors, Vectors]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield keys and value gradients of ``token_batch`` tokens at a time."""
         keys, gradients = (rows.split(self.settings.token_batch) for rows in tokens)
         yield from zip(keys, gradients, strict=True)
 
-    def rows(self, layer: str, tokens: tuple[Rows, Rows]) -> Batches:
+    def rows(self, layer: str, tokens: tuple[Vectors, Vectors]) -> Batches:
         """Yield keys and rows of ``token_batch`` tokens of a layer at a time."""
         return ((u, self.outputs(layer, u, g)) for u, g in self.token_batches(tokens))
 
     def reconcile(
-        self, layer: str, tokens: tuple[Rows, Rows], *, keeps_graph: bool = False
+        self, layer: str, tokens: tuple[Vectors, Vectors], *, keeps_graph: bool = False
     ) -> Reconciled:
         """Return the shift of a layer; its rows are computed in batches.
 

@@ -19,9 +19,9 @@ from tiny_models import (
 from malmen.editor import HyperNetworkEditor
 from malmen.evaluation import edit_and_score
 from malmen.lm.encoding import EncodedFact
+from malmen.lm.kinds import Cached
 from malmen.lm.language_model import LanguageModel
 from malmen.meta_gradient import meta_gradient
-from malmen.recording.capture import Cached
 from malmen.settings import HyperSettings
 
 editors = pytest.mark.parametrize("name", EDITORS)

@@ -25,10 +25,11 @@ from torch import Tensor
 
 from malmen.editor import HyperNetworkEditor
 from malmen.lm.encoding import EncodedFact
+from malmen.lm.kinds import Cached
 from malmen.lm.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import MetaLoss, keeping_graphs, meta_gradient
-from malmen.recording.capture import Cached, Record, capture
+from malmen.recording.capture import Record, capture
 
 FACTS = 7  # uneven: no batch size but 1 and 7 divides it
 LOC_COEF = 0.7

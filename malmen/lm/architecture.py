@@ -14,28 +14,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from malmen.data.rows import Task
-from malmen.lm.model_tree import Leaf, head_class, leaf, stacks
+from malmen.lm.catalogue import Entry
+from malmen.lm.kinds import Decoder, kind_of
+from malmen.lm.model_tree import Leaf, leaf, stacks
 from malmen.support.errors import InputError
 
-__all__ = ["Architecture", "derive"]
+__all__ = ["derive"]
 
 EDITED_SHARE = 4
 """One in so many blocks, the uppermost ones, is edited."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What the catalogue says of a language model, as far as its architecture decides it.
-
-    The fields are those of :class:`malmen.lm.catalogue.Entry`.
-    """
-
-    task: Task
-    blocks: str
-    frozen: int
-    edited: tuple[str, ...]
-    alternative: tuple[str, ...]
-    memit: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +33,7 @@ class _FeedForward:
     first: str
 
 
-def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
+def derive(config: PreTrainedConfig, *, name: str) -> Entry:
     """Derive what is edited: feed-forwards' last layers in the uppermost quarter of the blocks.
 
     The ablation edits the first layers of the same feed-forwards instead (of gated ones, those
@@ -55,7 +42,10 @@ def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
 
     Args:
         config: of a model of transformers.
-        name: of the language model, for errors.
+        name: of the language model.
+
+    Returns:
+        An entry of the catalogue, as far as the architecture decides it.
 
     Raises:
         InputError: it cannot be edited; the message says why.
@@ -66,22 +56,24 @@ def derive(config: PreTrainedConfig, *, name: str) -> Architecture:
             "copy in float32, bfloat16 or float16"
         )
     task = _task(config, name)
+    kind = kind_of(task, config)
     with torch.device("meta"):
-        model: PreTrainedModel = head_class(task, config).from_config(config)
+        model: PreTrainedModel = kind.auto_class.from_config(config)
     lists = _lists_of_blocks(model, name)
-    is_decoder = task == "completion" and not config.is_encoder_decoder
     edited, alternative, memit = [], [], []
     for path, blocks in lists.items():
         for index in range(_first_edited(blocks), len(blocks)):
             found = _feed_forward(f"{path}.{index}", blocks[index], config.hidden_size, name)
             edited.append(found.last)
             alternative.append(found.first)
-        for index in _depth_of_memit(len(blocks)) if is_decoder else ():
+        for index in _depth_of_memit(len(blocks)) if isinstance(kind, Decoder) else ():
             found = _feed_forward(f"{path}.{index}", blocks[index], config.hidden_size, name)
             memit.append(found.last)
     _check_untied(model, (*edited, *alternative, *memit), name)
     path, blocks = next(iter(lists.items()))
-    return Architecture(
+    return Entry(
+        name=name,
+        title=name,
         task=task,
         blocks=path,
         frozen=_first_edited(blocks),

@@ -1,10 +1,10 @@
 """The blocks of a language model: which layer lies where, what goes in and what comes out."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from malmen.lm.batches import Batch
@@ -69,18 +69,13 @@ def inputs_of(lm: LanguageModel, layers: Sequence[str]) -> Iterator[dict[str, Te
     """Yield a dict that holds what entered each of the edited ``layers`` last, (b·t, d)."""
     inputs: dict[str, Tensor] = {}
 
-    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-            inputs[name] = args[0].flatten(0, -2)
+    def keep(name: str, module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        inputs[name] = args[0].flatten(0, -2)
 
-        return lm.layers[name].register_forward_hook(hook)
-
-    handles = [watch(name) for name in layers]
-    try:
+    with ExitStack() as stack:
+        for name in layers:
+            stack.enter_context(lm.layers[name].register_forward_hook(partial(keep, name)))
         yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def run_through(lm: LanguageModel, batch: Batch, block: int, *, whole: bool = True) -> BlockOutput:
@@ -89,13 +84,11 @@ def run_through(lm: LanguageModel, batch: Batch, block: int, *, whole: bool = Tr
     def stop(module: nn.Module, args: Any, output: Any) -> None:
         raise _Reached(output)
 
-    handle = blocks_of(lm)[block].register_forward_hook(stop)
     try:
-        lm.logits(batch, whole=whole)
+        with blocks_of(lm)[block].register_forward_hook(stop):
+            lm.logits(batch, whole=whole)
     except _Reached as reached:
         return BlockOutput(reached.output)
-    finally:
-        handle.remove()
     raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
 
 
@@ -111,13 +104,12 @@ def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, Bloc
 def outputs_of(lm: LanguageModel, block: int) -> Iterator[list[BlockOutput]]:
     """Yield a list that collects what a block hands on."""
     outputs: list[BlockOutput] = []
-    handle = blocks_of(lm)[block].register_forward_hook(
-        lambda module, args, output: outputs.append(BlockOutput(output))
-    )
-    try:
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.append(BlockOutput(output))
+
+    with blocks_of(lm)[block].register_forward_hook(keep):
         yield outputs
-    finally:
-        handle.remove()
 
 
 @contextmanager

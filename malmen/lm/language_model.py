@@ -1,27 +1,24 @@
 """A frozen language model with linear layers to edit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from malmen.lm.batches import Batch, Batches, Example, LossWeights, make_batches
 from malmen.lm.catalogue import Entry
+from malmen.lm.kinds import kind_of
 from malmen.lm.model_tree import auto_class
-from malmen.lm.objectives import OBJECTIVES
+from malmen.lm.shortcuts import Reading, cut_feed_forwards, cut_head, fuse_gelu
 from malmen.lm.weights import manifest
 from malmen.support.errors import InputError
 
 __all__ = ["LanguageModel"]
-
-LABELS = {"REFUTES": 0, "SUPPORTS": 1}
 
 
 class Stored(Protocol):
@@ -31,7 +28,7 @@ class Stored(Protocol):
         """Return what enters the head at the answers of a batch, if it is stored."""
         ...
 
-    def tokens(self, examples: Sequence[Example], layer: str) -> tuple[Tensor, Tensor] | None:
+    def recorded(self, examples: Sequence[Example], layer: str) -> tuple[Tensor, Tensor] | None:
         """Return keys and value gradients of a batch of edit tuples, if they are stored."""
         ...
 
@@ -51,19 +48,17 @@ class LanguageModel:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.entry = entry
-        self.objective = OBJECTIVES[entry.task]
+        self.kind = kind_of(entry.task, model.config)
+        self.objective = self.kind.objective
         self.layers = {name: _linear(model, name) for name in entry.edited}
         self.device = model.device
-        head = model.get_output_embeddings()
-        if entry.task == "completion":
-            head.register_forward_pre_hook(self._keep_answers)
+        self.stored: Stored | None = None
         for layer in self.layers.values():
             _cast_to_weight(layer)
-        _fuse_activations(model)
-        self._cut_feed_forwards()
-        self._answers: Tensor | None = None
-        self._fed: Batch | None = None
-        self.stored: Stored | None = None
+        self._reading = Reading()
+        cut_head(self.kind.head(model), self._reading)
+        cut_feed_forwards(model.get_submodule(entry.blocks), self._reading)
+        fuse_gelu(model)
 
     @classmethod
     def load(
@@ -90,10 +85,6 @@ class LanguageModel:
         self.device = self.model.device
         return self
 
-    def is_in_decoder(self, layer: str) -> bool:
-        """Tell whether a layer of an encoder-decoder sees the decoder's tokens."""
-        return self.model.config.is_encoder_decoder and "decoder" in layer.split(".")
-
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(d, d') of every edited layer: in-features and out-features."""
@@ -110,19 +101,18 @@ class LanguageModel:
             InputError: the prompt or the answer tokenises to nothing, or they are too long.
         """
         ids = self.tokenizer(prompt)["input_ids"]
-        if self.entry.task == "verdict":
-            return self._fitting(Example(tuple(ids), (0,), (LABELS[answer],)), prompt)
-        targets = self.tokenizer(" " + answer.strip(), add_special_tokens=False)["input_ids"]
-        if not ids or not targets or not answer.strip():
-            empty = "prompt" if not ids else "answer"
+        targets = self.kind.targets(self.tokenizer, answer)
+        if not ids or not targets:
+            empty = "answer" if ids else "prompt"
             raise InputError(f"the {empty} of ({prompt!r}, {answer!r}) tokenises to nothing")
-        if self.model.config.is_encoder_decoder:
-            start = self.model.config.decoder_start_token_id
-            positions = tuple(range(len(targets)))
-            return Example(tuple(ids), positions, tuple(targets), (start, *targets[:-1]))
-        first = len(ids) - 1
-        positions = tuple(range(first, first + len(targets)))
-        return self._fitting(Example(tuple(ids + targets[:-1]), positions, tuple(targets)), prompt)
+        example = self.kind.example(ids, targets)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None and len(example.ids) > positions:
+            raise InputError(
+                f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
+                f"reads at most {positions}: leave the row out"
+            )
+        return example
 
     def batches(
         self, examples: Sequence[Example], *, size: int, loss_weights: LossWeights = "facts"
@@ -133,28 +123,16 @@ class LanguageModel:
     def logits(self, batch: Batch, *, whole: bool = False) -> Tensor:
         """Return the logits at the answer positions.
 
-        Nobody reads what the language-model head and the last block's feed-forward make of other
-        tokens, nor what any feed-forward makes of padding: their inputs are cut, and the model's
-        own forward does the rest.
-
         Args:
             batch: the examples.
-            whole: whether feed-forwards run on every token all the same, to be looked at.
+            whole: whether feed-forwards run on every token, also where nobody reads what they make
+                (:mod:`malmen.lm.shortcuts`), to be looked at.
 
         Returns:
             (answers, vocabulary), or (claims, 1) of a fact checker, in at least single precision.
         """
-        self._answers = batch.answers
-        self._fed = None if whole else batch
-        try:
-            output = self.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                **self._options(batch),
-            )
-        finally:
-            self._answers = self._fed = None
-        return _in_single_precision(output.logits)
+        with self._reading.of(batch, whole=whole):
+            return _in_single_precision(self.model(**self.kind.inputs(batch)).logits)
 
     @torch.no_grad()
     def unedited_logits(self, batch: Batch) -> Tensor:
@@ -166,11 +144,7 @@ class LanguageModel:
         stored = self.stored.answers(batch.examples) if self.stored else None
         if stored is None:
             return self.logits(batch)
-        stored = stored.to(self.device)
-        is_logits = self.entry.task == "verdict"
-        return _in_single_precision(
-            stored if is_logits else self.model.get_output_embeddings()(stored)
-        )
+        return _in_single_precision(self.kind.head(self.model)(stored.to(self.device)))
 
     def edited_weights(self, shifts: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Return W + S of every edited layer, in at least single precision.
@@ -232,62 +206,6 @@ class LanguageModel:
                 for kind, original in originals.items():
                     setattr(self.layers[name], kind, original)
 
-    def _fitting(self, example: Example, prompt: str) -> Example:
-        """Return an example that has no more tokens than the language model has positions."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None and len(example.ids) > positions:
-            raise InputError(
-                f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
-                f"reads at most {positions}: leave the row out"
-            )
-        return example
-
-    def _options(self, batch: Batch) -> dict[str, Any]:
-        options: dict[str, Any] = {"use_cache": False} if self.entry.task == "completion" else {}
-        if batch.decoder_input_ids is not None:
-            options["decoder_input_ids"] = batch.decoder_input_ids
-            options["decoder_attention_mask"] = batch.decoder_attention_mask
-        return options
-
-    def _cut_feed_forwards(self) -> None:
-        """Let feed-forwards, which work token by token, see what is read of their output alone.
-
-        An encoder-decoder's are left as they are: its decoder has few tokens besides the answers.
-        So are those that read something besides the states, or that a block has no function for.
-        """
-        blocks = self.model.get_submodule(self.entry.blocks)
-        for block in blocks:
-            for owner, name in (
-                (getattr(block, "mlp", None), "forward"),
-                (block, "feed_forward_chunk"),
-            ):
-                if hasattr(owner, name) and len(signature(getattr(owner, name)).parameters) == 1:
-                    cut = self._cut(getattr(owner, name), is_last=block is blocks[-1])
-                    setattr(owner, name, cut)
-
-    def _cut(
-        self, function: Callable[[Tensor], Tensor], *, is_last: bool
-    ) -> Callable[[Tensor], Tensor]:
-        """Return a function of states (b, t, h) that is zero where nobody reads it."""
-
-        def run(states: Tensor) -> Tensor:
-            if self._fed is None:
-                return function(states)
-            every = states.flatten(0, 1)
-            read = self._fed.answers if is_last else self._fed.tokens
-            if len(read) == len(every):
-                return function(states)
-            rows = function(every.index_select(0, read))
-            output = rows.new_zeros(len(every), rows.shape[1]).index_copy(0, read, rows)
-            return output.view(*states.shape[:2], -1)
-
-        return run
-
-    def _keep_answers(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
-        if self._answers is None:  # outside `logits`, such as in generation
-            return None
-        return (args[0].flatten(0, 1).index_select(0, self._answers),)
-
 
 def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:
     try:
@@ -310,17 +228,6 @@ def _in_single_precision(logits: Tensor) -> Tensor:
     In half precision, a small divergence between two sets of logits would be mostly rounding.
     """
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _fuse_activations(model: nn.Module) -> None:
-    """Compute the tanh form of GELU (of GPT-2, GPT-J and T5 v1.1) in one kernel instead of eight.
-
-    It is the same function, in about a third of the time forward and backward on a CPU.
-    """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
 def _cast_to_weight(layer: nn.Linear | Conv1D) -> None:

@@ -11,19 +11,16 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.pytorch_utils import Conv1D
 
-from malmen.data.rows import Task
 from malmen.lm.catalogue import Entry
+from malmen.lm.kinds import kind_of
 from malmen.support.errors import InputError
 
-__all__ = ["Leaf", "auto_class", "build", "head_class", "leaf", "leaves", "module_table", "stacks"]
+__all__ = ["Leaf", "auto_class", "build", "leaf", "leaves", "module_table", "stacks"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,7 @@ def auto_class(entry: Entry, config: PreTrainedConfig) -> Any:
     """Return the class of transformers that loads a model with the head that its rows need."""
     if not entry.edited:  # an encoder to be fine-tuned
         return AutoModel
-    return head_class(entry.task, config)
-
-
-def head_class(task: Task, config: PreTrainedConfig) -> Any:
-    """Return the class of transformers with the head that completes prompts or judges claims."""
-    if task == "verdict":
-        return AutoModelForSequenceClassification
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return kind_of(entry.task, config).auto_class
 
 
 def stacks(model: nn.Module) -> dict[str, nn.ModuleList]:

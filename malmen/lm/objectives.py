@@ -5,9 +5,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
-from malmen.data.rows import Task
-
-__all__ = ["OBJECTIVES", "Objective"]
+__all__ = ["BinaryVerdict", "Objective", "TokenPrediction"]
 
 
 class Objective(Protocol):
@@ -68,7 +66,3 @@ class BinaryVerdict:
     def predict(self, logits: Tensor) -> Tensor:
         """Return 1 where the logit is positive, shape (answers,)."""
         return (logits.squeeze(-1) > 0).long()
-
-
-OBJECTIVES: dict[Task, Objective] = {"completion": TokenPrediction(), "verdict": BinaryVerdict()}
-"""Objective by task."""

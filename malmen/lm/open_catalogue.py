@@ -24,6 +24,7 @@ FETCHED = Path("resources/lm")
 """Where the workflow keeps weights that arrived from outside, a folder a language model."""
 
 _SOURCES = ("folder", "hub", "package")
+_DERIVED = ("blocks", "frozen", "edited", "alternative", "memit")
 _KEYS = ("title", "credit", *_SOURCES, "dtype", "blocks", "frozen", *get_args(Modules))
 _HUB = {"revision": "main", "licence": "licence as in the repository"}
 
@@ -59,14 +60,14 @@ def completed(entry: Entry, folder: Path) -> Entry:
     from malmen.lm.architecture import derive
     from malmen.lm.model_tree import split_name
 
-    found = vars(derive(AutoConfig.from_pretrained(folder), name=entry.name))
-    left_out = {key: value for key, value in found.items() if not getattr(entry, key)}
-    whole = replace(entry, **{**left_out, "task": found["task"], "is_open": False})
+    found = derive(AutoConfig.from_pretrained(folder), name=entry.name)
+    left_out = {key: getattr(found, key) for key in _DERIVED if not getattr(entry, key)}
+    whole = replace(entry, **left_out, task=found.task, is_open=False)
     if not entry.frozen:
         blocks = [split_name(layer) for layer in (*whole.edited, *whole.alternative)]
         lowest = min((index for path, index, _ in blocks if path == whole.blocks), default=0)
         whole = replace(whole, frozen=lowest)
-    said = {key: getattr(whole, key) for key in ("task", *(k for k in left_out if k != "task"))}
+    said = {key: getattr(whole, key) for key in ("task", *left_out)}
     logger.info(
         "%s: derived from its architecture: %s",
         entry.name,

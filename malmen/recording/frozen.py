@@ -12,7 +12,7 @@ are taken before any edit, so an editor need not run the language model at all.
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from malmen.lm.batches import Batch, Example
 from malmen.lm.blocks import BlockOutput, blocks_of, outputs_of, run_through
 from malmen.lm.language_model import LanguageModel
-from malmen.recording.capture import Tokens, cached_count, run_edit_tuples
+from malmen.recording.capture import Recorded, run_edit_tuples
 from malmen.recording.mapped import MappedTensors, Shapes, file_size
-from malmen.recording.store import FORMAT, Contents, PrefixStore
+from malmen.recording.store import FORMAT, Contents, PrefixStore, names_at
 from malmen.support.errors import InputError
 from malmen.support.files import atomic
 from malmen.support.progress import Progress
@@ -76,6 +76,7 @@ def record_prefix(
     Returns:
         The store, in the model's dtype.
     """
+    _check_frozen(lm)
     contents = _contents(lm, examples, answered, edits)
     fill = partial(_fill, lm, size=fact_batch, progress=progress)
     if path is None:
@@ -86,7 +87,8 @@ def record_prefix(
         return store
     with atomic(path) as temporary:
         contents, shapes = _fitting(lm, contents, path)
-        about = {"format": FORMAT, "model": lm.entry.name, "layers": list(contents.cached)}
+        about = {"format": FORMAT, "model": lm.entry.name, "edits": contents.edits}
+        about |= {"layers": contents.layers}
         mapped = MappedTensors.create(temporary, shapes, about)
         if shapes:
             fill(PrefixStore.blank(mapped, contents, release=mapped.release), contents)
@@ -102,31 +104,24 @@ def _contents(
     """Return what is stored; an edit tuple is run to the end, so its answers come with it."""
     once = list(dict.fromkeys(edits))
     whole = list(dict.fromkeys((*once, *answered)))
-    of_sequence = {example.ids: example for example in (*examples, *whole)}
-    cached = {layer: [cached_count(lm, edit, layer) for edit in once] for layer in lm.layers}
-    return Contents(list(of_sequence.values()), whole, once, cached)
+    sequences = list(dict.fromkeys(example.ids for example in (*examples, *whole)))
+    layers = {layer: lm.kind.caches_input(layer, "ans") for layer in lm.layers}
+    return Contents(sequences, whole, len(once), layers)
 
 
 def _shapes(lm: LanguageModel, contents: Contents) -> Shapes:
-    config = lm.model.config
-    is_judged = lm.entry.task == "verdict"
     return contents.shapes(
         dtype=lm.model.dtype,
-        state=config.hidden_size,
-        answer=config.num_labels if is_judged else _size_of_head(lm),
-        layers={name: (lm.layers[name].weight.dtype, *lm.shapes[name]) for name in contents.cached},
+        state=lm.model.config.hidden_size,
+        answer=lm.kind.head_size(lm.model),
+        layers={name: (layer.weight.dtype, *lm.shapes[name]) for name, layer in lm.layers.items()},
     )
-
-
-def _size_of_head(lm: LanguageModel) -> int:
-    """Return the features that enter the head: some models project hidden states for it."""
-    return int(lm.model.get_output_embeddings().weight.shape[1])
 
 
 def _fitting(lm: LanguageModel, contents: Contents, path: Path) -> tuple[Contents, Shapes]:
     """Return what the disk has room for, and its shapes; say so if it is not all."""
     free = shutil.disk_usage(path.parent).free
-    without = replace(contents, edits=[], cached={})
+    without = replace(contents, edits=0, layers={})
     size, rest = (file_size(_shapes(lm, part)) for part in (contents, without))
     if rest + RESERVE > free:
         logger.warning(
@@ -149,12 +144,13 @@ def _fill(
     lm: LanguageModel, store: PrefixStore, contents: Contents, *, size: int, progress: bool
 ) -> None:
     """Run edit tuples forward and back, other answers to the end, the rest through the prefix."""
-    _check_frozen(lm)
-    edits, whole = set(contents.edits), {example.ids for example in contents.answers}
-    parts: list[tuple[_Run, list[Example]]] = [
-        (partial(_record_whole, is_edit=True), list(contents.edits)),
-        (_record_whole, [example for example in contents.answers if example not in edits]),
-        (_record_lower, [example for example in contents.examples if example.ids not in whole]),
+    edits, answered = contents.answers[: contents.edits], contents.answers[contents.edits :]
+    whole = {example.ids for example in contents.answers}
+    lower = [Example(ids, (0,), (0,)) for ids in contents.sequences if ids not in whole]
+    parts: list[tuple[_Run, Sequence[Example]]] = [
+        (partial(_record_whole, are_edits=True), edits),
+        (_record_whole, answered),
+        (_record_lower, lower),
     ]
     tokens = sum(len(example.ids) for _, examples in parts for example in examples)
     stage = f"frozen prefix of {lm.entry.title}"
@@ -163,9 +159,10 @@ def _fill(
         for record, examples in parts:
             for batch in lm.batches(examples, size=size):
                 output = record(lm, store, batch)
-                store.put_states(batch.examples, output.states)
+                sequences = [example.ids for example in batch.examples]
+                store.put("states", sequences, output.states.flatten(0, 1)[batch.tokens])
                 arity = output.arity
-                bar.update(int(batch.attention_mask.sum()))
+                bar.update(len(batch.tokens))
     store.finish(arity=arity)
 
 
@@ -174,20 +171,21 @@ def _record_lower(lm: LanguageModel, store: PrefixStore, batch: Batch) -> BlockO
 
 
 def _record_whole(
-    lm: LanguageModel, store: PrefixStore, batch: Batch, *, is_edit: bool = False
+    lm: LanguageModel, store: PrefixStore, batch: Batch, *, are_edits: bool = False
 ) -> BlockOutput:
-    tokens: Tokens = {}
+    recorded: Recorded = {}
     with (
-        _head_inputs(lm, are_logits_read=is_edit) as inputs,
+        _head_inputs(lm, are_logits_read=are_edits) as inputs,
         outputs_of(lm, lm.entry.frozen - 1) as outputs,
     ):
-        if is_edit:
-            logits, tokens = run_edit_tuples(lm, batch)
+        if are_edits:
+            logits, recorded = run_edit_tuples(lm, batch)
         else:
             logits = lm.logits(batch)
-    store.put_answers(batch.examples, inputs[-1] if inputs else logits)
-    for layer, pair in tokens.items():
-        store.put_tokens(batch.examples, layer, *pair)
+    store.put("answers", batch.examples, inputs[-1] if inputs else logits)
+    for layer, pair in recorded.items():
+        for name, vectors in zip(names_at(layer), pair, strict=True):
+            store.put(name, batch.examples, vectors)
     return outputs[-1]
 
 
@@ -200,14 +198,8 @@ def _head_inputs(lm: LanguageModel, *, are_logits_read: bool) -> Iterator[list[T
         inputs.append(args[0].detach())
         return args if are_logits_read else (args[0][:0],)
 
-    if lm.entry.task == "verdict":
+    with lm.kind.head(lm.model).register_forward_pre_hook(keep):
         yield inputs
-        return
-    handle = lm.model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield inputs
-    finally:
-        handle.remove()
 
 
 def replay(lm: LanguageModel, store: PrefixStore) -> None:

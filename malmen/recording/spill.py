@@ -1,4 +1,4 @@
-"""Rows kept in a file instead of in memory."""
+"""Vectors, one a token, that are kept in a file instead of in memory."""
 
 import weakref
 from collections.abc import Iterator
@@ -7,22 +7,23 @@ from tempfile import TemporaryFile
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "SpilledRows", "in_memory"]
+__all__ = ["SpilledVectors", "Vectors", "in_memory"]
 
 
-class SpilledRows:
-    """Rows (n, size) in a temporary file, which the system removes with the process.
+class SpilledVectors:
+    """Vectors (n, size) in a temporary file, which the system removes with the process.
 
     They are read in pieces, like those of a tensor that is split: memory does not depend on n.
 
     Args:
-        size: of a row.
-        dtype: of the rows.
+        size: of a vector.
+        dtype: of the vectors.
         device: that pieces are read to.
     """
 
     def __init__(self, size: int, *, dtype: torch.dtype, device: torch.device | str) -> None:
         self.size, self.dtype, self.device = size, dtype, device
+        self._bytes = size * dtype.itemsize  # of a vector
         self._file = TemporaryFile()  # noqa: SIM115 (closed with this object)
         weakref.finalize(self, self._file.close)
         self._count = 0
@@ -30,30 +31,26 @@ class SpilledRows:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, rows: Tensor) -> None:
-        """Write rows (k, size) behind those that are there."""
-        flat = rows.to(self.dtype).cpu().contiguous().view(torch.uint8)
-        self._file.seek(self._count * self._row_bytes)
+    def append(self, vectors: Tensor) -> None:
+        """Write vectors (k, size) behind those that are there."""
+        flat = vectors.to(self.dtype).cpu().contiguous().view(torch.uint8)
+        self._file.seek(self._count * self._bytes)
         self._file.write(flat.numpy().data)
-        self._count += len(rows)
+        self._count += len(vectors)
 
-    def split(self, rows: int) -> Iterator[Tensor]:
-        """Read the rows in pieces of ``rows``; the last one may be smaller."""
-        for start in range(0, self._count, rows):
-            count = min(rows, self._count - start)
-            self._file.seek(start * self._row_bytes)
-            read = bytearray(self._file.read(count * self._row_bytes))
-            yield torch.frombuffer(read, dtype=self.dtype).view(count, self.size).to(self.device)
-
-    @property
-    def _row_bytes(self) -> int:
-        return self.size * self.dtype.itemsize
+    def split(self, count: int) -> Iterator[Tensor]:
+        """Read so many vectors at a time; the last piece may be smaller."""
+        for start in range(0, self._count, count):
+            length = min(count, self._count - start)
+            self._file.seek(start * self._bytes)
+            read = bytearray(self._file.read(length * self._bytes))
+            yield torch.frombuffer(read, dtype=self.dtype).view(length, self.size).to(self.device)
 
 
-Rows = Tensor | SpilledRows
-"""Rows, wherever they are."""
+Vectors = Tensor | SpilledVectors
+"""Vectors (n, size), wherever they are."""
 
 
-def in_memory(rows: Rows) -> Tensor:
-    """Return rows as a tensor."""
-    return rows if isinstance(rows, Tensor) else next(rows.split(max(1, len(rows))))
+def in_memory(vectors: Vectors) -> Tensor:
+    """Return vectors as a tensor."""
+    return vectors if isinstance(vectors, Tensor) else next(vectors.split(max(1, len(vectors))))

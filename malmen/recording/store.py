@@ -3,15 +3,16 @@
 Three things are kept: the states of token sequences that enter the first edited block; what enters
 the language-model head at answers; keys and value gradients at the cached tokens of edit tuples.
 
-A file is mapped into memory. Every read is checked against the checksum of the rows read, so that
+A file is mapped into memory. Every read is checked against the checksum of what was read, so that
 nothing has to be read in advance.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,11 +22,12 @@ from malmen.lm.batches import Example
 from malmen.recording.mapped import MappedTensors, Shapes
 from malmen.support.errors import InputError
 
-__all__ = ["FORMAT", "Contents", "PrefixStore"]
+__all__ = ["FORMAT", "Contents", "PrefixStore", "names_at"]
 
-FORMAT = "malmen-prefix-4"
+FORMAT = "malmen-prefix-5"
 
-Key = TypeVar("Key")
+Owners = Mapping[Hashable, int]
+"""The number of the piece of a tensor that belongs to a sequence or an example."""
 
 
 @dataclass(frozen=True)
@@ -33,35 +35,59 @@ class Contents:
     """What a store keeps, known before anything is run.
 
     Attributes:
-        examples: one of every distinct sequence of token ids, whose states are kept.
+        sequences: every distinct sequence of token ids, whose states are kept.
         answers: examples, each once, of which it is kept what enters the head.
-        edits: edit tuples, each once, whose keys and value gradients are kept.
-        cached: by edited layer, the number of cached tokens of every edit tuple.
+        edits: how many of them, the first ones, are edit tuples, whose keys and value gradients
+            are kept.
+        layers: by edited layer, whether every token of the input is cached, or one an answer.
     """
 
-    examples: Sequence[Example]
+    sequences: Sequence[tuple[int, ...]]
     answers: Sequence[Example]
-    edits: Sequence[Example]
-    cached: Mapping[str, Sequence[int]]
+    edits: int
+    layers: Mapping[str, bool]
 
     def index(self) -> dict[str, Tensor]:
         """Return the tensors that say so."""
-        sequences = [example.ids for example in self.examples]
-        place = {ids: i for i, ids in enumerate(sequences)}
-        tensors = {
-            "ids": _flat(sequences),
-            "lengths": _flat([[len(ids) for ids in sequences]]),
-            "cached": _flat(self.cached.values()).view(len(self.cached), len(self.edits)),
+        place = {ids: i for i, ids in enumerate(self.sequences)}
+        return {
+            "ids": _flat(self.sequences),
+            "lengths": _flat([[len(ids) for ids in self.sequences]]),
+            "answers.sequences": _flat([[place[example.ids] for example in self.answers]]),
+            "answers.counts": _flat([[len(example.positions) for example in self.answers]]),
+            "answers.positions": _flat(example.positions for example in self.answers),
+            "answers.targets": _flat(example.targets for example in self.answers),
+            "answers.decoder_ids": _flat(example.decoder_ids for example in self.answers),
         }
-        for kind, examples in (("answers", self.answers), ("edits", self.edits)):
-            tensors |= {
-                f"{kind}.sequences": _flat([[place[example.ids] for example in examples]]),
-                f"{kind}.counts": _flat([[len(example.positions) for example in examples]]),
-                f"{kind}.positions": _flat(example.positions for example in examples),
-                f"{kind}.targets": _flat(example.targets for example in examples),
-                f"{kind}.decoder_ids": _flat(example.decoder_ids for example in examples),
-            }
-        return tensors
+
+    @classmethod
+    def of_index(
+        cls, index: Mapping[str, Tensor], *, edits: int, layers: Mapping[str, bool]
+    ) -> "Contents":
+        """Return what an index says."""
+        sequences = _split(index["ids"], index["lengths"])
+        counts, decoder_ids = index["answers.counts"], index["answers.decoder_ids"]
+        parts = zip(
+            [sequences[i] for i in index["answers.sequences"].tolist()],
+            _split(index["answers.positions"], counts),
+            _split(index["answers.targets"], counts),
+            _split(decoder_ids, counts if len(decoder_ids) else 0 * counts),
+            strict=True,
+        )
+        return cls(sequences, [Example(*part) for part in parts], edits, layers)
+
+    def parts(self) -> "dict[str, tuple[Owners, list[int]]]":
+        """Return by tensor whose its pieces are, and how many vectors each has."""
+        edits = self.answers[: self.edits]
+        of_answers, of_edits = _numbers(self.answers), _numbers(edits)
+        parts = {
+            "states": (_numbers(self.sequences), [len(ids) for ids in self.sequences]),
+            "answers": (of_answers, [len(example.positions) for example in self.answers]),
+        }
+        for layer, caches_input in self.layers.items():
+            counts = [len(edit.ids if caches_input else edit.positions) for edit in edits]
+            parts |= dict.fromkeys(names_at(layer), (of_edits, counts))
+        return parts
 
     def shapes(
         self,
@@ -79,18 +105,16 @@ class Contents:
             answer: size of what enters the head at an answer.
             layers: dtype, d and d' of every edited layer.
         """
+        sizes = {"states": (dtype, state), "answers": (dtype, answer)}
+        for layer in self.layers:
+            of_layer, *widths = layers[layer]
+            sizes |= {n: (of_layer, w) for n, w in zip(names_at(layer), widths, strict=True)}
         shapes = {name: (part.dtype, tuple(part.shape)) for name, part in self.index().items()}
         shapes |= {"arity": (torch.int64, (1,)), "index.checksum": (torch.int64, (1,))}
-
-        def add(name: str, dtype: torch.dtype, counts: Sequence[int], size: int) -> None:
-            shapes[name] = (dtype, (sum(counts), size))
+        for name, (_, counts) in self.parts().items():
+            of_part, width = sizes[name]
+            shapes[name] = (of_part, (sum(counts), width))
             shapes[_checksums(name)] = (torch.int64, (len(counts),))
-
-        add("states", dtype, [len(example.ids) for example in self.examples], state)
-        add("answers", dtype, [len(example.positions) for example in self.answers], answer)
-        for layer, (of_layer, *sizes) in layers.items():
-            for part, size in zip(_parts(layer), sizes, strict=True):
-                add(part, of_layer, self.cached[layer], size)
         return shapes
 
 
@@ -100,38 +124,28 @@ class PrefixStore:
     Args:
         tensors: of the shapes of :meth:`Contents.shapes`, with its index; none at all if there was
             no room for them.
-        layers: the edited layers, in the order of `cached`.
+        contents: what the index says.
         source: where the tensors come from, for errors.
         release: lets go of what is in memory of them.
     """
 
     def __init__(
         self,
-        tensors: Mapping[str, Tensor],
-        layers: Sequence[str] = (),
+        tensors: Mapping[str, Tensor] | None = None,
+        contents: Contents | None = None,
         *,
         source: str = "the prefix store",
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        self.source, self._tensors, self._releases = source, dict(tensors), [release]
-        self._states: dict[tuple[int, ...], _Rows] = {}
-        self._answers: dict[Example, _Rows] = {}
-        self._keys: dict[tuple[str, Example], _Rows] = {}
-        self._gradients: dict[tuple[str, Example], _Rows] = {}
-        if not tensors:
-            return
-        sequences = _split(tensors["ids"], tensors["lengths"])
-        self._states = _pieces(tensors, "states", sequences, tensors["lengths"])
-        answers, edits = (_examples(tensors, kind, sequences) for kind in ("answers", "edits"))
-        self._answers = _pieces(tensors, "answers", answers, tensors["answers.counts"])
-        for layer, counts in zip(layers, tensors["cached"], strict=True):
-            keys, gradients = _parts(layer)
-            names = [(layer, edit) for edit in edits]
-            self._keys |= _pieces(tensors, keys, names, counts)
-            self._gradients |= _pieces(tensors, gradients, names, counts)
+        self.source, self._tensors, self._releases = source, dict(tensors or {}), [release]
+        self._parts: dict[str, list[_Part]] = defaultdict(list)  # by tensor, of every store merged
+        for name, (numbers, counts) in contents.parts().items() if contents else ():
+            bounds = [0, *accumulate(counts)]
+            vectors, checksums = self._tensors[name], self._tensors[_checksums(name)]
+            self._parts[name].append(_Part(vectors, checksums, bounds, numbers))
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len({ids for part in self._parts["states"] for ids in part.numbers})
 
     @property
     def is_whole(self) -> bool:
@@ -144,16 +158,27 @@ class PrefixStore:
         return int(self._tensors["arity"])
 
     @classmethod
+    def blank(
+        cls,
+        tensors: Mapping[str, Tensor],
+        contents: Contents,
+        *,
+        release: Callable[[], None] = lambda: None,
+    ) -> "PrefixStore":
+        """Return a store to be filled, in tensors of the shapes of :meth:`Contents.shapes`."""
+        for name, values in contents.index().items():
+            tensors[name].copy_(values)
+        return cls(tensors, contents, release=release)
+
+    @classmethod
     def merged(cls, stores: "Sequence[PrefixStore]") -> "PrefixStore":
         """Return one store of all that several stores of the same language model hold."""
-        whole = cls({}, source=" and ".join(store.source for store in stores))
+        whole = cls(source=" and ".join(store.source for store in stores))
         for store in stores if all(store.is_whole for store in stores) else ():
             whole._tensors = store._tensors  # any of them: for the arity
-            whole._states |= store._states
-            whole._answers |= store._answers
-            whole._keys |= store._keys
-            whole._gradients |= store._gradients
             whole._releases += store._releases
+            for name, parts in store._parts.items():
+                whole._parts[name] += parts
         return whole
 
     @classmethod
@@ -171,11 +196,12 @@ class PrefixStore:
                 f"{path}: not a prefix store of {model} (it says {about}); make it again "
                 "with `malmen prefix`"
             )
-        if tensors and tensors["index.checksum"].item() != _index_checksum(tensors):
+        if not tensors:
+            return cls(source=str(path))
+        if tensors["index.checksum"].item() != _index_checksum(tensors):
             raise _damaged(str(path))
-        return cls(tensors, about["layers"], source=str(path), release=tensors.release)
-
-    # --- reading ---
+        contents = Contents.of_index(tensors, edits=about["edits"], layers=about["layers"])
+        return cls(tensors, contents, source=str(path), release=tensors.release)
 
     def padded(self, sequences: Iterable[tuple[int, ...]]) -> Tensor:
         """Return the states of a batch, (b, t, h), padded with zeros on the right.
@@ -183,19 +209,20 @@ class PrefixStore:
         Raises:
             InputError: a sequence was not stored, or its states are damaged.
         """
-        rows = []
+        states = []
         for ids in sequences:
-            if ids not in self._states:
+            piece = self._piece("states", ids)
+            if piece is None:
                 raise InputError(
                     f"the prefix store holds no sequence {ids[:8]}...: it was made from other "
                     "facts or another tokenizer; make it again with `malmen prefix`"
                 )
-            rows.append(self._states[ids].read(self.source))
-        padded = pad_sequence(rows, batch_first=True)
+            states.append(piece)
+        padded = pad_sequence(states, batch_first=True)
         self._release()
         return padded
 
-    def answers(self, examples: Iterable[Example]) -> Tensor | None:
+    def answers(self, examples: Sequence[Example]) -> Tensor | None:
         """Return what enters the head at the answers of a batch, (answers, h).
 
         Of a fact checker it is the logits themselves, (claims, 1), which are smaller.
@@ -206,9 +233,9 @@ class PrefixStore:
         Raises:
             InputError: what is stored is damaged.
         """
-        return self._joined(self._answers.get(example) for example in examples)
+        return self._joined("answers", examples)
 
-    def tokens(self, examples: Sequence[Example], layer: str) -> tuple[Tensor, Tensor] | None:
+    def recorded(self, examples: Sequence[Example], layer: str) -> tuple[Tensor, Tensor] | None:
         """Return keys (n, d) and value gradients (n, d') of a batch of edit tuples at a layer.
 
         Returns:
@@ -217,56 +244,21 @@ class PrefixStore:
         Raises:
             InputError: what is stored is damaged.
         """
-        keys = self._joined(self._keys.get((layer, example)) for example in examples)
-        gradients = self._joined(self._gradients.get((layer, example)) for example in examples)
+        keys, gradients = (self._joined(name, examples) for name in names_at(layer))
         return None if keys is None or gradients is None else (keys, gradients)
 
-    def _joined(self, pieces: "Iterable[_Rows | None]") -> Tensor | None:
-        whole = []
-        for rows in pieces:
-            if rows is None:
-                return None
-            whole.append(rows.read(self.source))
-        joined = torch.cat(whole)
-        self._release()
-        return joined
+    def put(self, name: str, owners: Iterable[Hashable], vectors: Tensor) -> None:
+        """Keep what was computed of a batch.
 
-    def _release(self) -> None:
-        for release in self._releases:
-            release()
-
-    # --- writing ---
-
-    @classmethod
-    def blank(
-        cls,
-        tensors: Mapping[str, Tensor],
-        contents: Contents,
-        *,
-        release: Callable[[], None] = lambda: None,
-    ) -> "PrefixStore":
-        """Return a store to be filled, in tensors of the shapes of :meth:`Contents.shapes`."""
-        for name, values in contents.index().items():
-            tensors[name].copy_(values)
-        return cls(tensors, list(contents.cached), release=release)
-
-    def put_states(self, examples: Sequence[Example], states: Tensor) -> None:
-        """Keep the states (b, t, h) of a batch."""
-        for example, rows in zip(examples, states.cpu(), strict=True):
-            self._states[example.ids].write(rows[: len(example.ids)])
-        self._release()
-
-    def put_answers(self, examples: Sequence[Example], inputs: Tensor) -> None:
-        """Keep what enters the head at the answers of a batch, (answers, h)."""
-        _write([self._answers[example] for example in examples], inputs)
-        self._release()
-
-    def put_tokens(
-        self, examples: Sequence[Example], layer: str, keys: Tensor, gradients: Tensor
-    ) -> None:
-        """Keep keys (n, d) and value gradients (n, d') of a batch of edit tuples at a layer."""
-        _write([self._keys[layer, example] for example in examples], keys)
-        _write([self._gradients[layer, example] for example in examples], gradients)
+        Args:
+            name: "states", "answers", or one of :func:`names_at` a layer.
+            owners: sequences of token ids, whose states these are, or examples.
+            vectors: (n, size), one owner's after another's.
+        """
+        [part] = self._parts[name]
+        rest = vectors.cpu()
+        for owner in owners:
+            rest = part.write(owner, rest)
         self._release()
 
     def finish(self, *, arity: int) -> None:
@@ -274,58 +266,56 @@ class PrefixStore:
         self._tensors["arity"].fill_(arity)
         self._tensors["index.checksum"].fill_(_index_checksum(self._tensors))
 
+    def _piece(self, name: str, owner: Hashable) -> Tensor | None:
+        for part in self._parts[name]:
+            if owner in part.numbers:
+                return part.read(owner, self.source)
+        return None
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Consecutive rows of a tensor, with their checksum."""
+    def _joined(self, name: str, owners: Iterable[Hashable]) -> Tensor | None:
+        pieces = []
+        for owner in owners:
+            piece = self._piece(name, owner)
+            if piece is None:
+                return None
+            pieces.append(piece)
+        joined = torch.cat(pieces)
+        self._release()
+        return joined
 
-    tensor: Tensor
-    start: int
-    count: int
+    def _release(self) -> None:
+        for release in self._releases:
+            release()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tensor of vectors, piece after piece, the checksum of each, and whose they are."""
+
+    vectors: Tensor
     checksums: Tensor
-    number: int
+    bounds: Sequence[int]
+    numbers: Owners
 
-    def read(self, source: str) -> Tensor:
-        rows = self.tensor[self.start : self.start + self.count]
-        if _checksum(rows) != self.checksums[self.number]:
+    def piece(self, number: int) -> Tensor:
+        return self.vectors[self.bounds[number] : self.bounds[number + 1]]
+
+    def read(self, owner: Hashable, source: str) -> Tensor:
+        piece = self.piece(self.numbers[owner])
+        if _checksum(piece) != self.checksums[self.numbers[owner]]:
             raise _damaged(source)
-        return rows
+        return piece
 
-    def write(self, values: Tensor) -> None:
-        rows = self.tensor[self.start : self.start + self.count]
-        rows.copy_(values)
-        self.checksums[self.number] = _checksum(rows)
-
-
-def _pieces(
-    tensors: Mapping[str, Tensor], name: str, keys: Iterable[Key], counts: Tensor
-) -> dict[Key, _Rows]:
-    """Return the rows of a tensor that belong to each key, one after the other."""
-    tensor, checksums = tensors[name], tensors[_checksums(name)]
-    starts = (counts.cumsum(0) - counts).tolist()
-    places = enumerate(zip(starts, counts.tolist(), strict=True))
-    rows = (_Rows(tensor, start, count, checksums, number) for number, (start, count) in places)
-    return dict(zip(keys, rows, strict=True))
+    def write(self, owner: Hashable, values: Tensor) -> Tensor:
+        """Write a piece, and return the values behind it."""
+        piece = self.piece(self.numbers[owner])
+        piece.copy_(values[: len(piece)])
+        self.checksums[self.numbers[owner]] = _checksum(piece)
+        return values[len(piece) :]
 
 
-def _write(places: Sequence[_Rows], values: Tensor) -> None:
-    pieces = values.cpu().split([rows.count for rows in places])
-    for rows, piece in zip(places, pieces, strict=True):
-        rows.write(piece)
-
-
-def _examples(
-    tensors: Mapping[str, Tensor], kind: str, sequences: Sequence[tuple[int, ...]]
-) -> list[Example]:
-    counts, decoder_ids = tensors[f"{kind}.counts"], tensors[f"{kind}.decoder_ids"]
-    parts = zip(
-        [sequences[i] for i in tensors[f"{kind}.sequences"].tolist()],
-        _split(tensors[f"{kind}.positions"], counts),
-        _split(tensors[f"{kind}.targets"], counts),
-        _split(decoder_ids, counts if len(decoder_ids) else 0 * counts),
-        strict=True,
-    )
-    return [Example(*part) for part in parts]
+def _numbers(owners: Iterable[Hashable]) -> Owners:
+    return {owner: number for number, owner in enumerate(owners)}
 
 
 def _flat(values: Iterable[Sequence[int]]) -> Tensor:
@@ -336,7 +326,8 @@ def _split(values: Tensor, counts: Tensor) -> list[tuple[int, ...]]:
     return [tuple(piece.tolist()) for piece in values.split(counts.tolist())]
 
 
-def _parts(layer: str) -> tuple[str, str]:
+def names_at(layer: str) -> tuple[str, str]:
+    """Return the names of what is kept at an edited layer: keys, and value gradients."""
     return f"{layer}.keys", f"{layer}.gradients"
 
 
@@ -344,8 +335,8 @@ def _checksums(name: str) -> str:
     return f"{name}.checksums"
 
 
-def _checksum(rows: Tensor) -> int:
-    return zlib.crc32(rows.contiguous().view(torch.uint8).numpy().data)
+def _checksum(vectors: Tensor) -> int:
+    return zlib.crc32(vectors.contiguous().view(torch.uint8).numpy().data)
 
 
 def _index_checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -87,13 +87,12 @@ class Tails:
     def _inputs(self, **inputs: Tensor) -> Iterator[None]:
         """Give the model further inputs, the cache among them."""
         further = {"past_key_values": self._cache, "use_cache": True, **inputs}
-        handle = self._lm.model.register_forward_pre_hook(
-            lambda module, args, kwargs: (args, {**kwargs, **further}), with_kwargs=True
-        )
-        try:
+
+        def add(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return args, {**kwargs, **further}
+
+        with self._lm.model.register_forward_pre_hook(add, with_kwargs=True):
             yield
-        finally:
-            handle.remove()
 
 
 def _without_answers(batch: Batch) -> Batch:

@@ -19,9 +19,10 @@ from tiny_models import (
 from torch import Tensor
 
 from baselines.ultraedit import UltraEdit
+from malmen.lm.kinds import Cached
 from malmen.lm.language_model import LanguageModel
 from malmen.malmen import MALMEN
-from malmen.recording.capture import Cached, Record
+from malmen.recording.capture import Record
 from malmen.settings import HyperSettings, TokenSettings
 
 RATE = 2.0**-7  # exact in single precision, in which an untrained MALMEN holds its rates

@@ -19,7 +19,7 @@ from malmen.experiment.desk import (
 )
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
-from malmen.lm.objectives import OBJECTIVES
+from malmen.lm.objectives import TokenPrediction
 from malmen.lm.predictions import predict
 from malmen.support.errors import InputError
 
@@ -38,7 +38,7 @@ def teach(lm: LanguageModel, pairs: Sequence[tuple[str, str]], *, steps: int) ->
     (batch,) = lm.batches([lm.encode(*pair) for pair in pairs], size=len(pairs))
     for _ in range(steps):
         optimizer.zero_grad()
-        OBJECTIVES["completion"].loss(lm.logits(batch), batch.targets).mean().backward()
+        TokenPrediction().loss(lm.logits(batch), batch.targets).mean().backward()
         optimizer.step()
     lm.model.requires_grad_(False)
 

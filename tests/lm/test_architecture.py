@@ -22,7 +22,7 @@ from tiny_models import (
 from transformers import AutoConfig, PreTrainedConfig
 
 from baselines.ultraedit import UltraEdit
-from malmen.lm.architecture import Architecture, derive
+from malmen.lm.architecture import derive
 from malmen.lm.catalogue import Entry, catalogue, lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.model_tree import split_name
@@ -43,7 +43,7 @@ def shaped(entry: Entry) -> PreTrainedConfig:
     return AutoConfig.for_model(**shape, architectures=[HEADS.get(shape["model_type"], "LMHead")])
 
 
-def derived(model_type: str, **shape: object) -> Architecture:
+def derived(model_type: str, **shape: object) -> Entry:
     config = AutoConfig.for_model(model_type, **{"architectures": ["ForCausalLM"], **shape})
     return derive(config, name="mine")
 
@@ -52,8 +52,7 @@ def derived_entry(kind: str) -> Entry:
     """Return a tiny model's entry as it would be without any of the fields that are derived."""
     model = tiny_model(kind)
     model.config.architectures = [type(model).__name__]  # as in its folder
-    found = derive(model.config, name=kind)
-    return Entry(name=kind, title=kind, **vars(found))
+    return derive(model.config, name=kind)
 
 
 # --- what is found ---

@@ -159,14 +159,6 @@ def test_attention_projections_can_be_edited_too() -> None:
 
 
 @kinds
-def test_only_an_encoder_decoder_has_layers_in_its_decoder(kind: str) -> None:
-    lm = tiny_lm(kind)
-    inside = {name for name in lm.layers if lm.is_in_decoder(name)}
-    assert inside == {name for name in lm.layers if name.startswith("decoder.")}
-    assert len(inside) == (len(lm.layers) // 2 if kind == "t5" else 0)
-
-
-@kinds
 def test_a_shift_adds_itself_to_what_the_layer_puts_out(kind: str) -> None:
     lm = tiny_lm(kind)
     shifts = random_shifts(lm)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from malmen.lm.objectives import OBJECTIVES, BinaryVerdict, TokenPrediction
+from malmen.lm.objectives import BinaryVerdict, TokenPrediction
 
 token, verdict = TokenPrediction(), BinaryVerdict()
 
@@ -19,11 +19,6 @@ def pairs_of_logits(width: int, *, largest: float) -> st.SearchStrategy[tuple[Te
         return logits[0], logits[1]
 
     return st.builds(build, st.integers(0, 10_000), st.integers(1, 5), st.floats(0, largest))
-
-
-def test_rows_choose_the_objective() -> None:
-    assert isinstance(OBJECTIVES["zsre"], TokenPrediction)
-    assert isinstance(OBJECTIVES["fever"], BinaryVerdict)
 
 
 @given(pair=pairs_of_logits(7, largest=30))

@@ -30,10 +30,11 @@ from tiny_models import (
 from torch import Tensor
 
 from malmen.lm.batches import Example
+from malmen.lm.kinds import Cached
 from malmen.lm.language_model import LanguageModel
 from malmen.malmen import MALMEN
 from malmen.meta_gradient import meta_gradient
-from malmen.recording.capture import Cached, capture
+from malmen.recording.capture import capture
 from malmen.recording.frozen import PrefixStore, record_prefix, replay
 from malmen.recording.mapped import MappedTensors
 from malmen.recording.spill import in_memory
@@ -328,7 +329,7 @@ def test_a_file_holds_the_bits_of_what_is_recorded_in_memory(
         assert one.dtype == dtype
         assert torch.equal(one, other)
     for layer in lm.layers:
-        pairs = [part.tokens(examples[2:5], layer) for part in (read, store)]
+        pairs = [part.recorded(examples[2:5], layer) for part in (read, store)]
         for one, other in zip(*pairs, strict=True):
             assert one.dtype == dtype
             assert torch.equal(one, other)
@@ -385,7 +386,7 @@ def test_the_store_of_another_model_is_refused(tmp_path: Path) -> None:
     [
         "ids",
         "answers.positions",
-        "edits.targets",
+        "answers.targets",
         "states",
         "states.checksums",
         "answers",
@@ -405,7 +406,7 @@ def test_a_damaged_file_is_refused_when_the_damage_is_read(tmp_path: Path, tenso
         store.padded([example.ids for example in examples[:2]])  # what is whole is read
         store.padded([examples[2].ids])
         store.answers(examples)
-        store.tokens(examples, lm.entry.edited[-1])
+        store.recorded(examples, lm.entry.edited[-1])
 
     with pytest.raises(InputError, match=r"prefix\.safetensors: damaged .*`malmen prefix`"):
         read()
@@ -452,7 +453,7 @@ def test_a_disk_with_little_room_holds_no_keys_and_value_gradients(
         f"{path}: holds no keys and value gradients"
     ]
     assert path.stat().st_size < size
-    assert store.tokens(examples, full.entry.edited[0]) is None
+    assert store.recorded(examples, full.entry.edited[0]) is None
     lm = replayed(tiny_lm(kind), store)
     wanted = logits(full, examples, size=4)
     assert_close(unedited_logits(lm, examples, size=4), wanted)

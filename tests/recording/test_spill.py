@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malmen.recording.spill import SpilledRows, in_memory
+from malmen.recording.spill import SpilledVectors, in_memory
 
 
 @given(
@@ -17,7 +17,7 @@ def test_rows_come_back_in_pieces_of_any_size(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(sum(pieces), width, generator=generator).to(dtype)
-    spilled = SpilledRows(width, dtype=dtype, device="cpu")
+    spilled = SpilledVectors(width, dtype=dtype, device="cpu")
     for piece in rows.split(pieces):
         spilled.append(piece)
     assert len(spilled) == len(rows)
@@ -34,7 +34,7 @@ def test_rows_come_back_in_pieces_of_any_size(
 
 
 def test_what_is_read_belongs_to_the_reader() -> None:
-    spilled = SpilledRows(2, dtype=torch.float32, device="cpu")
+    spilled = SpilledVectors(2, dtype=torch.float32, device="cpu")
     spilled.append(torch.ones(3, 2))
     in_memory(spilled).fill_(7)
     assert torch.equal(in_memory(spilled), torch.ones(3, 2))
@@ -42,7 +42,7 @@ def test_what_is_read_belongs_to_the_reader() -> None:
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_rows_may_follow_after_a_reading(first: int) -> None:
-    spilled = SpilledRows(2, dtype=torch.float64, device="cpu")
+    spilled = SpilledVectors(2, dtype=torch.float64, device="cpu")
     rows = torch.arange(10.0, dtype=torch.float64).view(5, 2)
     spilled.append(rows[:first])
     next(spilled.split(1))

@@ -43,8 +43,8 @@ from malmen.experiment.cards import trained
 from malmen.lm.batches import Batch, Example
 from malmen.lm.catalogue import Entry
 from malmen.lm.encoding import EncodedFact
+from malmen.lm.kinds import Cached
 from malmen.lm.language_model import LanguageModel
-from malmen.recording.capture import Cached
 
 KINDS = ("llama", "gpt2", "bert", "t5")
 """A decoder of Linear layers without bias, one of Conv1D layers with bias, a fact checker, and an

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertPooler
 
 from malmen.data.rows import Label
-from malmen.lm.language_model import LABELS
+from malmen.lm.kinds import TARGETS
 from malmen.lm.weights.settings import FactCheckerSettings
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, write_json
@@ -78,7 +78,8 @@ def train_fact_checker(
 
     def dataset(rows: Sequence[tuple[str, Label]]) -> Dataset:
         encoded = tokenizer([claim for claim, _ in rows])
-        return Dataset.from_dict({**encoded, "labels": [float(LABELS[label]) for _, label in rows]})
+        labels = [float(TARGETS[label]) for _, label in rows]
+        return Dataset.from_dict({**encoded, "labels": labels})
 
     steps = settings.epochs * math.ceil(len(claims) / settings.batch_size)
     stage = f"fact checker on {len(claims):,} claims"

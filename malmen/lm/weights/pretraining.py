@@ -14,14 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     PreTrainedTokenizerFast,
     get_cosine_schedule_with_warmup,
 )
 
 from malmen.lm.batches import Batch, Example
 from malmen.lm.catalogue import Entry, catalogue
+from malmen.lm.kinds import kind_of
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
 from malmen.lm.weights.settings import PretrainingSettings
@@ -137,10 +136,9 @@ def _random_lm(entry: Entry, texts: Iterable[str], *, seed: int) -> LanguageMode
     config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
     if is_encoder_decoder:
         config.decoder_start_token_id = tokenizer.pad_token_id
-    architecture = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
     with torch.random.fork_rng():  # transformers initialises from the global generator
         torch.manual_seed(seed)
-        model = architecture.from_config(config)
+        model = kind_of(entry.task, config).auto_class.from_config(config)
     return LanguageModel(model, tokenizer, entry)
 
 
