@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, overload
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Batch", "Batches", "Example", "LossWeights", "make_batches"]
+__all__ = ["Batch", "Batches", "Example", "LossWeights"]
 
 LossWeights = Literal["facts", "tokens"]
 """What weighs equally in a loss: every fact, however it is batched; or, as released, every answer
@@ -41,13 +41,14 @@ class Batch:
     Attributes:
         input_ids: (b, t), padded on the right.
         attention_mask: (b, t), 1 where a token is.
+        tokens: (n,) index of each token of the input, none of the padding, among all positions.
         rows: (answers,) row of each answer position.
         columns: (answers,) column of each answer position.
         targets: (answers,) expected token.
         weights: (answers,) 1 / number of answers of the fact, so that a weighted sum over answers
             is a sum of per-fact means, however facts are batched; or 1 / number of answers of the
             batch (:data:`LossWeights`).
-        facts: (answers,) index of the fact among all examples given to :func:`make_batches`.
+        facts: (answers,) index of the fact among all examples of :class:`Batches`.
         examples: the examples, in order of rows.
         loss_weights: which of the two ``weights`` are.
         decoder_input_ids: (b, s) of an encoder-decoder, padded on the right.
@@ -56,6 +57,7 @@ class Batch:
 
     input_ids: Tensor
     attention_mask: Tensor
+    tokens: Tensor
     rows: Tensor
     columns: Tensor
     targets: Tensor
@@ -75,19 +77,15 @@ class Batch:
         ids = self.input_ids if self.decoder_input_ids is None else self.decoder_input_ids
         return self.rows * ids.shape[1] + self.columns
 
-    @cached_property
-    def tokens(self) -> Tensor:
-        """Index of each token of the input, none of the padding, among all positions, (n,)."""
-        is_token = self.attention_mask[:, -self.input_ids.shape[1] :]  # it may tell of earlier ones
-        return is_token.flatten().nonzero().squeeze(1)
-
 
 class Batches(Sequence[Batch]):
-    """Batches that are padded when they are asked for: all at once would grow with the examples.
+    """Batches of examples of like length, the shortest first.
+
+    They are padded when they are asked for: all at once would grow with the examples.
 
     Args:
         examples: in any order; :attr:`Batch.facts` refers to this order.
-        groups: indices of the examples of every batch.
+        size: largest number of examples in a batch.
         device: of the tensors.
         loss_weights: what weighs equally in a loss.
     """
@@ -95,97 +93,43 @@ class Batches(Sequence[Batch]):
     def __init__(
         self,
         examples: Sequence[Example],
-        groups: Sequence[Sequence[int]],
         *,
-        device: torch.device | str,
+        size: int,
+        device: torch.device | str = "cpu",
         loss_weights: LossWeights = "facts",
     ) -> None:
-        self._examples, self._groups = examples, groups
-        self._device, self._loss_weights = device, loss_weights
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+        self._groups = [order[start : start + size] for start in range(0, len(order), size)]
+        self._examples, self._device, self._loss_weights = examples, device, loss_weights
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "Batches": ...
-
-    def __getitem__(self, index: int | slice) -> "Batch | Batches":
-        if isinstance(index, slice):
-            return Batches(
-                self._examples,
-                self._groups[index],
-                device=self._device,
-                loss_weights=self._loss_weights,
-            )
-        return _pad(self._examples, self._groups[index], self._device, self._loss_weights)
-
-
-def make_batches(
-    examples: Sequence[Example],
-    *,
-    size: int,
-    device: torch.device | str = "cpu",
-    loss_weights: LossWeights = "facts",
-) -> Batches:
-    """Put examples in batches of at most ``size``, those of like length together.
-
-    Args:
-        examples: in any order; :attr:`Batch.facts` refers to this order.
-        size: largest number of examples in a batch.
-        device: of the tensors.
-        loss_weights: what weighs equally in a loss.
-
-    Returns:
-        The batches, shortest examples first.
-    """
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    groups = [order[start : start + size] for start in range(0, len(order), size)]
-    return Batches(examples, groups, device=device, loss_weights=loss_weights)
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]  # nobody slices
+        group = self._groups[index]
+        members = [self._examples[i] for i in group]
+        counts = torch.tensor([len(example.positions) for example in members])
+        together = counts if self._loss_weights == "facts" else counts.sum().expand_as(counts)
+        ids, mask = _padded([example.ids for example in members])
+        tensors: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "tokens": mask.flatten().nonzero().squeeze(1),
+            "rows": torch.arange(len(group)).repeat_interleave(counts),
+            "columns": torch.tensor([at for example in members for at in example.positions]),
+            "targets": torch.tensor([token for example in members for token in example.targets]),
+            "weights": (1 / together.double()).repeat_interleave(counts),
+            "facts": torch.tensor(group).repeat_interleave(counts),
+        }
+        if members[0].decoder_ids:
+            ids, mask = _padded([example.decoder_ids for example in members])
+            tensors |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
+        there = {name: tensor.to(self._device) for name, tensor in tensors.items()}
+        return Batch(**there, examples=tuple(members), loss_weights=self._loss_weights)
 
 
-def _pad(
-    examples: Sequence[Example],
-    group: Sequence[int],
-    device: torch.device | str,
-    loss_weights: LossWeights,
-) -> Batch:
-    members = [examples[i] for i in group]
-    answers = [len(example.positions) for example in members]
-    counts = torch.tensor(answers)
-    together = counts if loss_weights == "facts" else counts.sum().expand_as(counts)
-
-    def flat(values: list[tuple[int, ...]]) -> Tensor:
-        return torch.tensor([v for value in values for v in value], device=device)
-
-    input_ids, attention_mask = _padded([example.ids for example in members], device)
-    decoder_input_ids, decoder_attention_mask = None, None
-    if members[0].decoder_ids:
-        decoder_input_ids, decoder_attention_mask = _padded(
-            [example.decoder_ids for example in members], device
-        )
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        rows=torch.arange(len(group)).repeat_interleave(counts).to(device),
-        columns=flat([example.positions for example in members]),
-        targets=flat([example.targets for example in members]),
-        weights=(1 / together.double()).repeat_interleave(counts).to(device),
-        facts=torch.tensor(group).repeat_interleave(counts).to(device),
-        examples=tuple(members),
-        loss_weights=loss_weights,
-        decoder_input_ids=decoder_input_ids,
-        decoder_attention_mask=decoder_attention_mask,
-    )
-
-
-def _padded(sequences: list[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+def _padded(sequences: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
     """Return token ids padded on the right, and 1 where a token is."""
     ids = [torch.tensor(sequence) for sequence in sequences]
-    mask = [torch.ones_like(i) for i in ids]
-    return (
-        pad_sequence(ids, batch_first=True).to(device),
-        pad_sequence(mask, batch_first=True).to(device),
-    )
+    masks = [torch.ones_like(i) for i in ids]
+    return pad_sequence(ids, batch_first=True), pad_sequence(masks, batch_first=True)

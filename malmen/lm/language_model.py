@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from malmen.lm.batches import Batch, Batches, Example, LossWeights, make_batches
+from malmen.lm.batches import Batch, Batches, Example, LossWeights
 from malmen.lm.catalogue import Entry
 from malmen.lm.kinds import kind_of
 from malmen.lm.model_tree import auto_class
@@ -118,7 +118,7 @@ class LanguageModel:
         self, examples: Sequence[Example], *, size: int, loss_weights: LossWeights = "facts"
     ) -> Batches:
         """Put examples in batches of at most ``size`` facts."""
-        return make_batches(examples, size=size, device=self.device, loss_weights=loss_weights)
+        return Batches(examples, size=size, device=self.device, loss_weights=loss_weights)
 
     def logits(self, batch: Batch, *, whole: bool = False) -> Tensor:
         """Return the logits at the answer positions.

@@ -56,6 +56,7 @@ class Tails:
             batch,
             input_ids=batch.input_ids.gather(1, self._columns),
             attention_mask=torch.cat([is_before, is_token], dim=1).long(),
+            tokens=is_token.flatten().nonzero().squeeze(1),
             columns=batch.columns - first[batch.rows],
         )
         rows = torch.arange(len(batch), device=device)[:, None]
