@@ -30,7 +30,7 @@ from malmen.support.progress import Progress
 __all__ = ["MEMIT", "sample_contexts"]
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
-"""First words of the sampled prefixes (the released code's)."""
+"""First words of the sampled contexts (the released code's)."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class _Remembered:
     """What a language model's unedited weights decide alone.
 
     Attributes:
-        contexts: prefixes that facts are written behind, the empty one first.
+        contexts: texts that facts are written behind, the empty one first.
         values: value of a fact, and the seconds that it took.
     """
 
@@ -47,7 +47,7 @@ class _Remembered:
 
 
 def sample_contexts(lm: LanguageModel, settings: MemitSettings, *, seed: int) -> list[str]:
-    """Return the prefixes that facts are written behind, the empty one first."""
+    """Return the contexts that facts are written behind, the empty one first."""
     sampled = sample_texts(
         lm,
         [STARTS[i % len(STARTS)] for i in range(settings.contexts - 1)],
@@ -76,7 +76,7 @@ class MEMIT(Remembering):
     Args:
         settings: hyper-parameters.
         statistics: of the keys of the layers edited.
-        seed: of the sampled prefixes.
+        seed: of the sampled contexts.
     """
 
     def __init__(self, settings: MemitSettings, statistics: KeyStatistics, *, seed: int) -> None:

@@ -103,7 +103,7 @@ def optimise_values(
     Args:
         lm: the language model, unedited, all blocks present.
         facts: the facts.
-        contexts: prefixes that a fact is written behind, the empty one first.
+        contexts: texts that a fact is written behind, the empty one first.
         settings: hyper-parameters.
         block: the block whose output is optimised.
 

@@ -79,7 +79,7 @@ class Sides:
         return cls(shape, device, *models)
 
     def lm(self) -> LanguageModel:
-        """Return our language model, no prefix stored."""
+        """Return our language model, without stored states."""
         return language_model(self.ours, self.shape)
 
     def replayed(self, facts: Sequence[EncodedFact]) -> LanguageModel:

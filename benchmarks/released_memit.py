@@ -58,7 +58,7 @@ class ReleasedMemit:
 
         Args:
             facts: written all at once.
-            contexts: prefixes, the empty one first.
+            contexts: texts in front, the empty one first.
             covariances: C (d, d) of every layer.
         """
         values = torch.stack([self.value(fact, contexts) for fact in facts], dim=1)

@@ -176,7 +176,7 @@ def random_questions(shape: Shape, n: int, *, seed: int = 0) -> list[Question]:
 
 
 def random_contexts(shape: Shape, n: int, *, length: int, seed: int = 0) -> list[str]:
-    """Return prefixes that MEMIT writes facts behind, of ``length`` tokens, the empty one first."""
+    """Return contexts that MEMIT writes facts behind, of ``length`` tokens, the empty one first."""
     draw = random.Random(seed)
     return ["", *(f"{_words(shape, draw, length)} " for _ in range(n - 1))]
 

@@ -108,11 +108,11 @@ class MemitSettings(Checked):
     covariance_weight: Rate = 15000.0
     """λ, the weight of the keys' covariance in the normal equation."""
     contexts: Count = 6
-    """Prefixes that a fact is written behind, the empty one included."""
+    """Contexts that a fact is written behind, the empty one included."""
     context_length: Count = 10
-    """Tokens of a sampled prefix, its first word among them."""
+    """Tokens of a sampled context, its first word among them."""
     context_top_k: Annotated[int, Field(ge=0)] = 5
-    """Likeliest tokens that each token of a prefix is drawn from; 0 takes the whole vocabulary."""
+    """Likeliest tokens that each token of a context is drawn from; 0 takes the whole vocabulary."""
     precision: Literal["float32", "stored"] = "float32"
     """Of the language model: single (released), or that in which its weights are stored."""
     fact_batch: Count = 32

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scrambled import learned, scrambled_editor
 from tiny_models import (
+    ARCHITECTURES,
     EDITORS,
     KINDS,
     bits,
@@ -43,6 +44,9 @@ CASES = [  # an encoder-decoder caches all tokens under either name
 ]
 
 cases = pytest.mark.parametrize(("kind", "name", "cached"), CASES)
+
+OTHERS = [kind for kind in ARCHITECTURES if kind not in KINDS]
+"""GPT-J, Qwen2, Gemma, OPT and Pythia: those whose blocks differ from those of `KINDS`."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,18 @@ def test_so_they_do_in_an_encoder_decoder_with_layers_of_two_shapes(
     one = case("t5", name)
     assert len(one.editor.networks) == 2
     assert_equals_autograd(one, two_phases(one, **sizes))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("cached", ["ans", "all"])
+@pytest.mark.parametrize("sizes", [{}, UNEVEN], ids=["at once", "in pieces"])
+def test_so_they_do_in_every_architecture_that_a_user_may_add(
+    kind: str, name: str, cached: Cached, sizes: dict[str, int]
+) -> None:
+    one = case(kind, name, cached)
+    assert_equals_autograd(one, two_phases(one, **sizes))
+    assert all(gradient.abs().max() > 0 for gradient in one.gradients.values())
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2])

@@ -291,10 +291,10 @@ def test_shifts_are_those_of_the_released_computation(kind: str, contexts: int) 
     rows = [row(i) for i in range(5)]
     editor = editor_for(lm, contexts=contexts)
     found = editor.edit(lm, facts_for(lm, rows))
-    prefixes = sample_contexts(lm, editor.settings, seed=editor.seed)
-    assert len(prefixes) == contexts
+    behind = sample_contexts(lm, editor.settings, seed=editor.seed)
+    assert len(behind) == contexts
     plain = released_memit(lm).shifts(
-        [question(r) for r in rows], prefixes, statistics_of(lm).covariances
+        [question(r) for r in rows], behind, statistics_of(lm).covariances
     )
     assert distance(found, plain) <= 1e-10
 
