@@ -83,6 +83,8 @@ class Entry:
     memit: tuple[str, ...] = ()
     is_open: bool = False
     """Whether what it leaves out has yet to be derived from the architecture."""
+    configuration: Mapping[str, Any] | None = None
+    """That of a user's weights, in the words of transformers, as soon as they are here."""
 
     @property
     def is_fetched(self) -> bool:
@@ -110,9 +112,14 @@ class Entry:
         """Return the entry with another choice of modules to edit.
 
         Raises:
-            InputError: the catalogue names no such modules for it.
+            InputError: the catalogue names no such modules for it, or does not know them yet.
         """
         chosen: tuple[str, ...] = getattr(self, modules)
+        if not chosen and self.is_open:
+            raise InputError(
+                f"{self.name}: what is edited of it is known once its weights are here: get them "
+                "with `malmen fetch`"
+            )
         if not chosen:
             raise InputError(f"{self.name}: the catalogue names no modules under {modules!r}")
         return replace(self, edited=chosen)

@@ -1,5 +1,6 @@
 """A frozen language model with linear layers to edit."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,11 @@ class LanguageModel:
             shapes[name] = (key_size, value_size)
         return shapes
 
+    @property
+    def longest(self) -> int:
+        """Tokens that it reads at most: as many as it has positions, if they are numbered."""
+        return getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
+
     def encode(self, prompt: str, answer: str) -> Example:
         """Tokenise a prompt and its answer (a fact checker: a claim and its label).
 
@@ -106,11 +112,10 @@ class LanguageModel:
             empty = "answer" if ids else "prompt"
             raise InputError(f"the {empty} of ({prompt!r}, {answer!r}) tokenises to nothing")
         example = self.kind.example(ids, targets)
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None and len(example.ids) > positions:
+        if len(example.ids) > self.longest:
             raise InputError(
                 f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
-                f"reads at most {positions}: leave the row out"
+                f"reads at most {self.longest}: leave the row out"
             )
         return example
 

@@ -48,7 +48,7 @@ def build(entry: Entry) -> PreTrainedModel:
     Raises:
         InputError: the catalogue gives no shape for it.
     """
-    shape = entry.published or entry.built
+    shape = entry.published or entry.built or entry.configuration
     if shape is None:
         raise InputError(f"{entry.name}: the catalogue gives no configuration of it")
     config = AutoConfig.for_model(**shape)

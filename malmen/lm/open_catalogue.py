@@ -60,9 +60,12 @@ def completed(entry: Entry, folder: Path) -> Entry:
     from malmen.lm.architecture import derive
     from malmen.lm.model_tree import split_name
 
-    found = derive(AutoConfig.from_pretrained(folder), name=entry.name)
+    config = AutoConfig.from_pretrained(folder)
+    found = derive(config, name=entry.name)
     left_out = {key: getattr(found, key) for key in _DERIVED if not getattr(entry, key)}
-    whole = replace(entry, **left_out, task=found.task, is_open=False)
+    whole = replace(
+        entry, **left_out, task=found.task, is_open=False, configuration=config.to_dict()
+    )
     if not entry.frozen:
         blocks = [split_name(layer) for layer in (*whole.edited, *whole.alternative)]
         lowest = min((index for path, index, _ in blocks if path == whole.blocks), default=0)

@@ -153,6 +153,22 @@ def test_a_wrong_file_ends_the_command_with_one_line(
     assert line.startswith(f"malmen: error: {models}: mine: unknown key 'fodler' (did you mean 'fo")
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_plan_is_made_of_what_is_here(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path / kind, kind)
+    models = file(tmp_path / "m.yaml", f"mine: {{folder: {folder}}}\nyours: {{folder: nowhere}}\n")
+    words = ["malmen", f"--catalogue={models}", "plan", "--edits", "4", "--lm"]
+    monkeypatch.setattr("sys.argv", [*words, "mine"])
+    cli.main()
+    assert "a step of MALMEN's meta-training, 4 edits: 0.0 GB" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*words, "yours"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "yours: what is edited of it is known once its weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
