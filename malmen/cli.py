@@ -109,11 +109,11 @@ def fetch(*, lm: FetchedModel, downloads: Path, out: Path) -> None:
     from malmen.experiment.loading import prepare_libraries
 
     prepare_libraries()
-    from malmen.lm.weights import folders, hub, packages
+    from malmen.lm.weights import conversion, hub, packages
 
     entry = lookup(lm)
     if entry.folder is not None:
-        folders.fetch(entry, out=out)
+        conversion.copy(entry, Path(entry.folder), out=out)
     elif entry.hub is not None:
         hub.fetch(entry, downloads=downloads, out=out)
     else:

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from malmen.data.rows import Task
 from malmen.lm.catalogue import Entry
 from malmen.lm.kinds import Decoder, kind_of
-from malmen.lm.model_tree import Leaf, leaf, stacks
+from malmen.lm.model_tree import leaf, stacks
 from malmen.support.errors import InputError
 
 __all__ = ["derive"]
@@ -50,73 +50,77 @@ def derive(config: PreTrainedConfig, *, name: str) -> Entry:
     Raises:
         InputError: it cannot be edited; the message says why.
     """
+    try:
+        return _entry(config, name)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _entry(config: PreTrainedConfig, name: str) -> Entry:
     if getattr(config, "quantization_config", None):
         raise InputError(
-            f"{name}: its weights are quantised, and an edit adds a shift to plain ones; give a "
-            "copy in float32, bfloat16 or float16"
+            "its weights are quantised, and an edit adds a shift to plain ones; give a copy in "
+            "float32, bfloat16 or float16"
         )
-    task = _task(config, name)
+    task = _task(config)
     kind = kind_of(task, config)
     with torch.device("meta"):
         model: PreTrainedModel = kind.auto_class.from_config(config)
-    lists = _lists_of_blocks(model, name)
-    edited, alternative, memit = [], [], []
+    lists = _lists_of_blocks(model)
+    edited: list[_FeedForward] = []
+    memit: list[_FeedForward] = []
     for path, blocks in lists.items():
-        for index in range(_first_edited(blocks), len(blocks)):
-            found = _feed_forward(f"{path}.{index}", blocks[index], config.hidden_size, name)
-            edited.append(found.last)
-            alternative.append(found.first)
-        for index in _depth_of_memit(len(blocks)) if isinstance(kind, Decoder) else ():
-            found = _feed_forward(f"{path}.{index}", blocks[index], config.hidden_size, name)
-            memit.append(found.last)
-    _check_untied(model, (*edited, *alternative, *memit), name)
+        found = [_feed_forward(f"{path}.{i}", b, config.hidden_size) for i, b in enumerate(blocks)]
+        edited += found[_first_edited(blocks) :]
+        if isinstance(kind, Decoder):
+            memit += [found[index] for index in _depth_of_memit(len(blocks))]
     path, blocks = next(iter(lists.items()))
-    return Entry(
+    entry = Entry(
         name=name,
         title=name,
         task=task,
         blocks=path,
         frozen=_first_edited(blocks),
-        edited=tuple(edited),
-        alternative=tuple(alternative),
-        memit=tuple(memit),
+        edited=tuple(one.last for one in edited),
+        alternative=tuple(one.first for one in edited),
+        memit=tuple(one.last for one in memit),
     )
+    _check_untied(model, (*entry.edited, *entry.alternative, *entry.memit))
+    return entry
 
 
-def _task(config: PreTrainedConfig, name: str) -> Task:
+def _task(config: PreTrainedConfig) -> Task:
     """Return what the head does with a prompt."""
     heads = config.architectures or []
     if any(head.endswith("ForSequenceClassification") for head in heads):
         if config.num_labels != 1:
             raise InputError(
-                f"{name}: a fact checker has one logit a claim, and this classifier has "
-                f"{config.num_labels}"
+                f"a fact checker has one logit a claim, and this classifier has {config.num_labels}"
             )
         return "verdict"
-    if not any("ForCausalLM" in head or "LMHead" in head for head in heads) and not (
-        config.is_encoder_decoder
-    ):
+    completes = any("ForCausalLM" in head or "LMHead" in head for head in heads)
+    if not completes and not config.is_encoder_decoder:
         raise InputError(
-            f"{name}: {', '.join(heads) or 'a model without a head'} neither continues a prompt "
-            "nor judges a claim; fine-tune it first, to a classifier with one logit"
+            f"{', '.join(heads) or 'a model without a head'} neither continues a prompt nor judges "
+            "a claim; fine-tune it first, to a classifier with one logit"
         )
     return "completion"
 
 
-def _lists_of_blocks(model: PreTrainedModel, name: str) -> Mapping[str, nn.ModuleList]:
+def _lists_of_blocks(model: PreTrainedModel) -> Mapping[str, nn.ModuleList]:
     """Return the longest list of transformer blocks, of an encoder-decoder both sides'."""
     found = {path: blocks for path, blocks in stacks(model).items() if _is_of_blocks(blocks)}
     if not found:
         raise InputError(
-            f"{name}: {type(model).__name__} has no list of alike blocks that hold attention and a "
+            f"{type(model).__name__} has no list of alike blocks that hold attention and a "
             "feed-forward"
         )
     sides = 2 if model.config.is_encoder_decoder else 1
     longest = sorted(found, key=lambda path: -len(found[path]))[:sides]
     lists = {path: blocks for path, blocks in found.items() if path in longest}
     for path, blocks in lists.items():
-        _check_own(path, blocks, model, name)
-        _check_dense(path, blocks, name)
+        _check_own(path, blocks, model)
+        _check_dense(path, blocks)
     return lists
 
 
@@ -129,36 +133,41 @@ def _is_attention(module: nn.Module) -> bool:
     return "Attention" in type(module).__name__
 
 
-def _check_own(path: str, blocks: nn.ModuleList, model: PreTrainedModel, name: str) -> None:
+def _check_own(path: str, blocks: nn.ModuleList, model: PreTrainedModel) -> None:
     """Refuse blocks that run several times: an edit of one would be an edit of all."""
     own = len({id(block) for block in blocks})
-    runs = len(blocks) if model.config.is_encoder_decoder else model.config.num_hidden_layers
+    runs = 0 if model.config.is_encoder_decoder else model.config.num_hidden_layers
     if own < max(runs, len(blocks)):
         raise InputError(
-            f"{name}: its {max(runs, len(blocks))} layers share the weights of {own} in {path}, so "
-            "that none can be edited alone"
+            f"its {max(runs, len(blocks))} layers share the weights of {own} in {path}, so that "
+            "none can be edited alone"
         )
 
 
-def _check_dense(path: str, blocks: nn.ModuleList, name: str) -> None:
+def _check_dense(path: str, blocks: nn.ModuleList) -> None:
     """Refuse a mixture of experts: a token's key would belong to the experts it was sent to."""
     for inside, module in blocks.named_modules():
         if "Expert" in type(module).__name__ or inside.endswith(".experts"):
             raise InputError(
-                f"{name}: {path}.{inside} is a mixture of experts; only feed-forwards that every "
-                "token runs through can be edited"
+                f"{path}.{inside} is a mixture of experts; only feed-forwards that every token "
+                "runs through can be edited"
             )
 
 
-def _feed_forward(path: str, block: nn.Module, hidden: int, name: str) -> _FeedForward:
+def _feed_forward(path: str, block: nn.Module, hidden: int) -> _FeedForward:
     """Find a block's feed-forward: outside attention, from hidden size to an inner one and back.
 
     Of several the widest is meant. Its first layer may compute a gate in the same product; of a
     separate gate and the layer that it gates, the latter comes after.
     """
-    linear = _linear_layers(path, block)
+    attention = tuple(f"{inside}." for inside, m in block.named_modules() if _is_attention(m))
+    linear = [
+        leaf(f"{path}.{inside}", module)
+        for inside, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and not inside.startswith(attention)
+    ]
     pairs = [
-        (last.inputs, at, _FeedForward(last.name, first.name))
+        (last.inputs, _FeedForward(last.name, first.name))
         for at, last in enumerate(linear)
         for first in linear[:at]
         if last.outputs == first.inputs == hidden
@@ -166,29 +175,19 @@ def _feed_forward(path: str, block: nn.Module, hidden: int, name: str) -> _FeedF
     ]
     if not pairs:
         raise InputError(
-            f"{name}: {path} has no feed-forward of linear layers from {hidden} features to an "
-            "inner size and back"
+            f"{path} has no feed-forward of linear layers from {hidden} features to an inner size "
+            "and back"
         )
-    widest = max(inner for inner, _, _ in pairs)
-    return [pair for inner, _, pair in pairs if inner == widest][-1]
+    widest = max(inner for inner, _ in pairs)
+    return [pair for inner, pair in pairs if inner == widest][-1]
 
 
-def _linear_layers(path: str, block: nn.Module) -> list[Leaf]:
-    """Return a block's linear layers outside attention, in order."""
-    attention = tuple(f"{inside}." for inside, m in block.named_modules() if _is_attention(m))
-    return [
-        leaf(f"{path}.{inside}", module)
-        for inside, module in block.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not inside.startswith(attention)
-    ]
-
-
-def _check_untied(model: nn.Module, names: Sequence[str], name: str) -> None:
+def _check_untied(model: nn.Module, layers: Sequence[str]) -> None:
     """Refuse a layer whose weight is another's as well."""
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
-    for layer in names:
+    for layer in layers:
         if uses[id(model.get_submodule(layer).weight)] > 1:
-            raise InputError(f"{name}: the weight of {layer} is tied to another module's")
+            raise InputError(f"the weight of {layer} is tied to another module's")
 
 
 def _first_edited(blocks: nn.ModuleList) -> int:

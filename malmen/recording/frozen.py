@@ -87,8 +87,7 @@ def record_prefix(
         return store
     with atomic(path) as temporary:
         contents, shapes = _fitting(lm, contents, path)
-        about = {"format": FORMAT, "model": lm.entry.name, "edits": contents.edits}
-        about |= {"layers": contents.layers}
+        about = {"format": FORMAT, "model": lm.entry.name}
         mapped = MappedTensors.create(temporary, shapes, about)
         if shapes:
             fill(PrefixStore.blank(mapped, contents, release=mapped.release), contents)

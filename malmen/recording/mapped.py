@@ -27,6 +27,7 @@ _DTYPES = {
     "I32": torch.int32,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
+    "U8": torch.uint8,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ALIGNMENT = 8

@@ -7,6 +7,7 @@ A file is mapped into memory. Every read is checked against the checksum of what
 nothing has to be read in advance.
 """
 
+import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -47,34 +48,20 @@ class Contents:
     edits: int
     layers: Mapping[str, bool]
 
-    def index(self) -> dict[str, Tensor]:
-        """Return the tensors that say so."""
+    def index(self) -> Tensor:
+        """Return the bytes that :meth:`of_index` reads this from."""
         place = {ids: i for i, ids in enumerate(self.sequences)}
-        return {
-            "ids": _flat(self.sequences),
-            "lengths": _flat([[len(ids) for ids in self.sequences]]),
-            "answers.sequences": _flat([[place[example.ids] for example in self.answers]]),
-            "answers.counts": _flat([[len(example.positions) for example in self.answers]]),
-            "answers.positions": _flat(example.positions for example in self.answers),
-            "answers.targets": _flat(example.targets for example in self.answers),
-            "answers.decoder_ids": _flat(example.decoder_ids for example in self.answers),
-        }
+        answers = [(place[e.ids], e.positions, e.targets, e.decoder_ids) for e in self.answers]
+        about = {**vars(self), "answers": answers}
+        return torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
 
     @classmethod
-    def of_index(
-        cls, index: Mapping[str, Tensor], *, edits: int, layers: Mapping[str, bool]
-    ) -> "Contents":
+    def of_index(cls, index: Tensor) -> "Contents":
         """Return what an index says."""
-        sequences = _split(index["ids"], index["lengths"])
-        counts, decoder_ids = index["answers.counts"], index["answers.decoder_ids"]
-        parts = zip(
-            [sequences[i] for i in index["answers.sequences"].tolist()],
-            _split(index["answers.positions"], counts),
-            _split(index["answers.targets"], counts),
-            _split(decoder_ids, counts if len(decoder_ids) else 0 * counts),
-            strict=True,
-        )
-        return cls(sequences, [Example(*part) for part in parts], edits, layers)
+        about = json.loads(index.numpy().tobytes())
+        sequences = [tuple(ids) for ids in about.pop("sequences")]
+        answers = [Example(sequences[i], *map(tuple, rest)) for i, *rest in about.pop("answers")]
+        return cls(sequences, answers, **about)
 
     def parts(self) -> "dict[str, tuple[Owners, list[int]]]":
         """Return by tensor whose its pieces are, and how many vectors each has."""
@@ -109,8 +96,11 @@ class Contents:
         for layer in self.layers:
             of_layer, *widths = layers[layer]
             sizes |= {n: (of_layer, w) for n, w in zip(names_at(layer), widths, strict=True)}
-        shapes = {name: (part.dtype, tuple(part.shape)) for name, part in self.index().items()}
-        shapes |= {"arity": (torch.int64, (1,)), "index.checksum": (torch.int64, (1,))}
+        shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "index": (torch.uint8, tuple(self.index().shape)),
+            "index.checksum": (torch.int64, (1,)),
+            "arity": (torch.int64, (1,)),
+        }
         for name, (_, counts) in self.parts().items():
             of_part, width = sizes[name]
             shapes[name] = (of_part, (sum(counts), width))
@@ -166,8 +156,7 @@ class PrefixStore:
         release: Callable[[], None] = lambda: None,
     ) -> "PrefixStore":
         """Return a store to be filled, in tensors of the shapes of :meth:`Contents.shapes`."""
-        for name, values in contents.index().items():
-            tensors[name].copy_(values)
+        tensors["index"].copy_(contents.index())
         return cls(tensors, contents, release=release)
 
     @classmethod
@@ -200,7 +189,7 @@ class PrefixStore:
             return cls(source=str(path))
         if tensors["index.checksum"].item() != _index_checksum(tensors):
             raise _damaged(str(path))
-        contents = Contents.of_index(tensors, edits=about["edits"], layers=about["layers"])
+        contents = Contents.of_index(tensors["index"])
         return cls(tensors, contents, source=str(path), release=tensors.release)
 
     def padded(self, sequences: Iterable[tuple[int, ...]]) -> Tensor:
@@ -318,14 +307,6 @@ def _numbers(owners: Iterable[Hashable]) -> Owners:
     return {owner: number for number, owner in enumerate(owners)}
 
 
-def _flat(values: Iterable[Sequence[int]]) -> Tensor:
-    return torch.tensor([v for value in values for v in value], dtype=torch.int32)
-
-
-def _split(values: Tensor, counts: Tensor) -> list[tuple[int, ...]]:
-    return [tuple(piece.tolist()) for piece in values.split(counts.tolist())]
-
-
 def names_at(layer: str) -> tuple[str, str]:
     """Return the names of what is kept at an edited layer: keys, and value gradients."""
     return f"{layer}.keys", f"{layer}.gradients"
@@ -340,10 +321,7 @@ def _checksum(vectors: Tensor) -> int:
 
 
 def _index_checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return the checksum of all that has no checksums of its own."""
-    names = sorted(name for name in tensors if _checksums(name) not in tensors)
-    names.remove("index.checksum")
-    return zlib.crc32(b"".join(tensors[name].numpy().tobytes() for name in names))
+    return zlib.crc32(tensors["arity"].numpy().data, _checksum(tensors["index"]))
 
 
 def _damaged(source: str) -> InputError:

@@ -13,7 +13,7 @@ from malmen.lm import open_catalogue
 from malmen.lm.catalogue import VARIABLE, catalogue, lookup, shipped, use
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.open_catalogue import completed, read_catalogue
-from malmen.lm.weights import folders, manifest
+from malmen.lm.weights import conversion, manifest
 from malmen.support.errors import InputError
 from malmen.support.files import read_json
 
@@ -55,7 +55,7 @@ def test_five_lines_add_a_model(
     assert entry.edited[-1] in said
     assert entry.task == ("verdict" if kind == "bert" else "completion")
     assert (entry.frozen, entry.figure, entry.attributions) == (2, "mine", ["Me"])
-    folders.fetch(entry, out=tmp_path / "out")
+    conversion.copy(entry, folder, out=tmp_path / "out")
     manifest.verify(tmp_path / "out")
     assert tuple(LanguageModel.load(tmp_path / "out", entry).layers) == entry.edited
     (folder / "model.safetensors").unlink()  # it was copied

@@ -384,9 +384,8 @@ def test_the_store_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "tensor",
     [
-        "ids",
-        "answers.positions",
-        "answers.targets",
+        "index",
+        "arity",
         "states",
         "states.checksums",
         "answers",

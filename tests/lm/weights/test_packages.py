@@ -230,10 +230,10 @@ def test_a_failure_keeps_the_old_model(
     out.mkdir()
     (out / "old").touch()
 
-    def convert(entry: Entry, package: Package, source: Path, target: Path) -> None:
+    def convert(entry: Entry, source: Path, target: Path) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(packages, "_convert", convert)
+    monkeypatch.setattr(packages, "convert", convert)
     with pytest.raises(OSError, match="disk full"):
         fetch(entry, packages=tmp_path, out=out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", WHEEL]
