@@ -1,27 +1,9 @@
-"""Losses, divergences and predictions of the two kinds of language model."""
-
-from typing import Protocol
+"""Losses, divergences and predictions of the two tasks of language models."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["BinaryVerdict", "Objective", "TokenPrediction"]
-
-
-class Objective(Protocol):
-    """What an answer's logits are trained towards and scored by; all results are per answer."""
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of each answer."""
-        ...
-
-    def divergence(self, logits: Tensor, reference: Tensor) -> Tensor:
-        """Return KL(reference ‖ edited) of each answer from both logits."""
-        ...
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """Return the predicted token of each answer."""
-        ...
 
 
 class TokenPrediction:
@@ -66,3 +48,7 @@ class BinaryVerdict:
     def predict(self, logits: Tensor) -> Tensor:
         """Return 1 where the logit is positive, shape (answers,)."""
         return (logits.squeeze(-1) > 0).long()
+
+
+Objective = TokenPrediction | BinaryVerdict
+"""What an answer's logits are trained towards and scored by; all results are per answer."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from malmen.lm.batches import Batch, Example
-from malmen.lm.blocks import BlockOutput, blocks_of, outputs_of, run_through
+from malmen.lm.blocks import BlockOutput, StandIn, blocks_of, outputs_of, run_through
 from malmen.lm.language_model import LanguageModel
 from malmen.recording.capture import Recorded, run_edit_tuples
 from malmen.recording.mapped import MappedTensors, Shapes, file_size
@@ -214,17 +214,18 @@ def replay(lm: LanguageModel, store: PrefixStore) -> None:
     frozen = tuple(f"{lm.entry.blocks}.{index}." for index in range(first))
     if below := [layer for layer in lm.layers if layer.startswith(frozen)]:
         raise InputError(f"{below[0]} lies in a frozen block: edit it without a prefix store")
-    stored = _Stored(arity=store.arity)
+    stand_in, rest = StandIn(), (None,) * (store.arity - 1)  # of what a block returns
     _hand_on_position_bias(blocks[0], blocks[first])
     for index in range(first):  # the list keeps its length: some models look up blocks by index
-        blocks[index] = stored
+        blocks[index] = stand_in
 
     def look_up(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         masks = kwargs["attention_mask"].bool()
         sequences = (
             tuple(ids[mask].tolist()) for ids, mask in zip(kwargs["input_ids"], masks, strict=True)
         )
-        stored.states = store.padded(sequences).to(lm.device)
+        states = store.padded(sequences).to(lm.device)
+        stand_in.output = (states, *rest) if store.arity else states
 
     lm.model.register_forward_pre_hook(look_up, with_kwargs=True)
     lm.stored = store
@@ -240,18 +241,6 @@ def _hand_on_position_bias(lowest: Any, remaining: Any) -> None:
             target = remaining.get_submodule(path)
             target.relative_attention_bias = source.relative_attention_bias
             target.has_relative_attention_bias = True
-
-
-class _Stored(nn.Module):
-    """Stands in for every frozen block: whatever comes in, the stored states go out."""
-
-    def __init__(self, *, arity: int) -> None:
-        super().__init__()
-        self.states: Tensor | None = None
-        self.arity = arity
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return (self.states, *[None] * (self.arity - 1)) if self.arity else self.states
 
 
 def _check_frozen(lm: LanguageModel) -> None:

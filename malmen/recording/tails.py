@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from malmen.lm.batches import Batch
-from malmen.lm.blocks import blocks_of, run_whole
+from malmen.lm.blocks import StandIn, blocks_of, run_whole
 from malmen.lm.language_model import LanguageModel
 
 __all__ = ["Tails"]
@@ -68,7 +68,7 @@ class Tails:
         """Yield a function that takes changed states (b, h) to the logits at the answers."""
         blocks = blocks_of(self._lm)
         skipped = list(blocks[: self._block + 1])
-        stand_in = _StandIn()
+        stand_in = StandIn()
 
         def logits(states: Tensor) -> Tensor:
             changed = states[:, None].to(self._later.dtype)
@@ -121,14 +121,3 @@ class _Cache(DynamicCache):
         kept: Any = self.layers[layer_idx]
         keys = torch.cat([kept.keys, key_states], dim=-2)
         return keys, torch.cat([kept.values, value_states], dim=-2)
-
-
-class _StandIn(nn.Module):
-    """Stands in for blocks: whatever comes in, the output set before goes out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output: Any = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.output
