@@ -13,6 +13,7 @@ from malmen.experiment.editors import load_editor
 from malmen.experiment.loading import load
 from malmen.lm.catalogue import lookup
 from malmen.lm.encoding import encode_rows
+from malmen.lm.kinds import EncoderDecoder
 from malmen.lm.language_model import LanguageModel
 from malmen.support.errors import InputError
 from malmen.support.files import write_json
@@ -81,6 +82,6 @@ def _answer(lm: LanguageModel, prompt: str, target: str) -> str:
     generated = lm.model.generate(
         **inputs, max_new_tokens=length, do_sample=False, pad_token_id=lm.tokenizer.pad_token_id
     )
-    start = 1 if lm.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    start = 1 if isinstance(lm.kind, EncoderDecoder) else inputs["input_ids"].shape[1]
     tokens = generated[0, start:]
     return str(lm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -20,7 +20,7 @@ from transformers import (
 
 from malmen.lm.batches import Batch, Example
 from malmen.lm.catalogue import Entry, catalogue
-from malmen.lm.kinds import kind_of
+from malmen.lm.kinds import EncoderDecoder, kind_of
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
 from malmen.lm.weights.settings import PretrainingSettings
@@ -70,7 +70,8 @@ def pretrain(
         ArithmeticError: the loss is no longer finite.
     """
     lm = _random_lm(entry, [*names, *(f"{p} {a}" for p, a in known)], seed=seed)
-    _teach(lm, [_lesson(lm, *pair) for pair in known], settings=settings, seed=seed)
+    lessons = [lm.encode(prompt, f"{answer}{END}") for prompt, answer in known]
+    _teach(lm, lessons, settings=settings, seed=seed)
     accuracy = {
         name: _accuracy(lm, pairs, size=settings.batch_size, seed=seed)
         for name, pairs in (("known", known), ("held_out", held_out))
@@ -128,23 +129,17 @@ def _random_lm(entry: Entry, texts: Iterable[str], *, seed: int) -> LanguageMode
         built = ", ".join(name for name, other in catalogue().items() if other.built)
         raise InputError(f"{entry.name} is not pre-trained here; choose from {built}")
     config = AutoConfig.for_model(**entry.built)
-    is_encoder_decoder = config.is_encoder_decoder
-    tokenizer = train_tokenizer(
-        texts, vocabulary=config.vocab_size, ends_prompts=is_encoder_decoder
-    )
+    kind = kind_of(entry.task, config)
+    has_encoder = isinstance(kind, EncoderDecoder)
+    tokenizer = train_tokenizer(texts, vocabulary=config.vocab_size, ends_prompts=has_encoder)
     config.pad_token_id = tokenizer.pad_token_id
     config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
-    if is_encoder_decoder:
+    if has_encoder:
         config.decoder_start_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng():  # transformers initialises from the global generator
         torch.manual_seed(seed)
-        model = kind_of(entry.task, config).auto_class.from_config(config)
+        model = kind.auto_class.from_config(config)
     return LanguageModel(model, tokenizer, entry)
-
-
-def _lesson(lm: LanguageModel, prompt: str, answer: str) -> Example:
-    """Encode what is to be learnt of a fact: its answer and the end of the text."""
-    return lm.encode(prompt, f"{answer}{END}")
 
 
 def _teach(
