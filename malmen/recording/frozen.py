@@ -37,7 +37,7 @@ __all__ = ["PrefixStore", "record_prefix", "replay"]
 RESERVE = 2**30
 """Bytes of a disk that a file of states leaves free."""
 
-TOKENS_SHARE = 0.25
+RECORD_SHARE = 0.25
 """Share of what is free on a disk that keys and value gradients may take: they are the largest part
 of a file, and spare less time than the states."""
 
@@ -109,12 +109,13 @@ def _contents(
 
 
 def _shapes(lm: LanguageModel, contents: Contents) -> Shapes:
-    return contents.shapes(
-        dtype=lm.model.dtype,
-        state=lm.model.config.hidden_size,
-        answer=lm.kind.head_size(lm.model),
-        layers={name: (layer.weight.dtype, *lm.shapes[name]) for name, layer in lm.layers.items()},
-    )
+    dtype = lm.model.dtype
+    sizes = {"states": (dtype, lm.model.config.hidden_size)}
+    sizes["answers"] = (dtype, lm.kind.head_size(lm.model))
+    for layer, widths in lm.shapes.items():
+        of_layer = lm.layers[layer].weight.dtype
+        sizes |= {n: (of_layer, size) for n, size in zip(names_at(layer), widths, strict=True)}
+    return contents.shapes(sizes)
 
 
 def _fitting(lm: LanguageModel, contents: Contents, path: Path) -> tuple[Contents, Shapes]:
@@ -129,7 +130,7 @@ def _fitting(lm: LanguageModel, contents: Contents, path: Path) -> tuple[Content
             *(path, rest / 1e9, free / 1e9),
         )
         return without, {}
-    if size - rest > TOKENS_SHARE * (free - rest - RESERVE):
+    if size - rest > RECORD_SHARE * (free - rest - RESERVE):
         logger.warning(
             "%s: holds no keys and value gradients, which would take %.1f GB where the disk has "
             "%.1f GB free: they will be computed again every time",

@@ -76,34 +76,20 @@ class Contents:
             parts |= dict.fromkeys(names_at(layer), (of_edits, counts))
         return parts
 
-    def shapes(
-        self,
-        *,
-        dtype: torch.dtype,
-        state: int,
-        answer: int,
-        layers: Mapping[str, tuple[torch.dtype, int, int]],
-    ) -> Shapes:
+    def shapes(self, sizes: Mapping[str, tuple[torch.dtype, int]]) -> Shapes:
         """Return dtype and shape of every tensor of the store.
 
         Args:
-            dtype: of the language model.
-            state: size of a hidden state.
-            answer: size of what enters the head at an answer.
-            layers: dtype, d and d' of every edited layer.
+            sizes: by the name of a part, dtype and size of a vector.
         """
-        sizes = {"states": (dtype, state), "answers": (dtype, answer)}
-        for layer in self.layers:
-            of_layer, *widths = layers[layer]
-            sizes |= {n: (of_layer, w) for n, w in zip(names_at(layer), widths, strict=True)}
         shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
             "index": (torch.uint8, tuple(self.index().shape)),
             "index.checksum": (torch.int64, (1,)),
             "arity": (torch.int64, (1,)),
         }
         for name, (_, counts) in self.parts().items():
-            of_part, width = sizes[name]
-            shapes[name] = (of_part, (sum(counts), width))
+            dtype, size = sizes[name]
+            shapes[name] = (dtype, (sum(counts), size))
             shapes[_checksums(name)] = (torch.int64, (len(counts),))
         return shapes
 
