@@ -20,7 +20,6 @@ __all__ = [
     "on_the_host",
     "outputs_of",
     "run_through",
-    "run_whole",
 ]
 
 
@@ -91,14 +90,6 @@ def run_through(lm: LanguageModel, batch: Batch, block: int, *, whole: bool = Tr
     except _Reached as reached:
         return BlockOutput(reached.output)
     raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
-
-
-def run_whole(lm: LanguageModel, batch: Batch, block: int) -> tuple[Tensor, BlockOutput]:
-    """Run all blocks; return the logits at answers, and what this block handed on of tokens."""
-    is_last = block == len(blocks_of(lm)) - 1
-    with outputs_of(lm, block) as outputs:
-        logits = lm.logits(batch, whole=is_last)
-    return logits, outputs[-1]
 
 
 @contextmanager

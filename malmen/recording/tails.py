@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from malmen.lm.batches import Batch
-from malmen.lm.blocks import StandIn, blocks_of, run_whole
+from malmen.lm.blocks import StandIn, blocks_of, outputs_of, run_through
 from malmen.lm.language_model import LanguageModel
 
 __all__ = ["Tails"]
@@ -40,8 +40,10 @@ class Tails:
     ) -> None:
         self._lm, self._block = lm, block
         self._cache = _Cache(config=lm.model.config)
-        with torch.no_grad(), self._inputs():
-            _, self._output = run_whole(lm, _without_answers(batch), block)
+        top = len(blocks_of(lm)) - 1
+        with torch.no_grad(), self._inputs(), outputs_of(lm, block) as outputs:
+            run_through(lm, batch, top, whole=block == top)
+        [self._output] = outputs
         self._cache.is_complete = True
 
         device, width = lm.device, batch.input_ids.shape[1]
@@ -94,14 +96,6 @@ class Tails:
 
         with self._lm.model.register_forward_pre_hook(add, with_kwargs=True):
             yield
-
-
-def _without_answers(batch: Batch) -> Batch:
-    """Return a batch at which nothing is predicted, so that no head is run."""
-    none = batch.rows[:0]
-    return replace(
-        batch, rows=none, columns=none, targets=none, weights=batch.weights[:0], facts=none
-    )
 
 
 class _Cache(DynamicCache):

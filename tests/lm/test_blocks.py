@@ -5,7 +5,7 @@ import torch
 from tiny_models import BLOCKS, HIDDEN, random_examples, tiny_lm
 
 from malmen.lm.batches import Example
-from malmen.lm.blocks import block_of, blocks_of, inputs_of, run_through, run_whole
+from malmen.lm.blocks import block_of, blocks_of, inputs_of, outputs_of, run_through
 from malmen.support.errors import InputError
 
 kinds = pytest.mark.parametrize("kind", ["gpt2", "gptj", "llama"])
@@ -24,10 +24,11 @@ def test_a_block_hands_on_the_same_whether_or_not_the_others_run(kind: str, bloc
     ]
     cut = run_through(lm, batch, block)
     assert ran == list(range(block + 1))
-    logits, whole = run_whole(lm, batch, block)
+    with outputs_of(lm, block) as outputs:
+        lm.logits(batch, whole=True)
     for handle in handles:
         handle.remove()
-    torch.testing.assert_close(logits, lm.logits(batch, whole=True), rtol=0, atol=1e-12)
+    [whole] = outputs
     assert whole.states.shape == (*batch.input_ids.shape, HIDDEN)
     tokens = [states.flatten(0, 1)[batch.tokens] for states in (cut.states, whole.states)]
     torch.testing.assert_close(*tokens, rtol=0, atol=1e-12)
@@ -37,7 +38,7 @@ def test_a_block_hands_on_the_same_whether_or_not_the_others_run(kind: str, bloc
 def test_other_states_come_in_the_same_form(kind: str) -> None:
     lm = lm_of(kind)
     [batch] = lm.batches(random_examples(kind, 5), size=5)
-    _, output = run_whole(lm, batch, 1)
+    output = run_through(lm, batch, 1)
     replaced = output.replaced(output.states + 1)
     handle = blocks_of(lm)[1].register_forward_hook(lambda module, args, output: replaced)
     changed = run_through(lm, batch, 2).states
@@ -50,9 +51,8 @@ def test_other_states_come_in_the_same_form(kind: str) -> None:
 def test_hooks_are_removed_when_the_forward_fails(kind: str) -> None:
     lm = lm_of(kind)
     [batch] = lm.batches([Example((1_000_000, 2), (0,), (1,))], size=1)  # no such token
-    for run in (run_through, run_whole):
-        with pytest.raises(IndexError):
-            run(lm, batch, 1)
+    with pytest.raises(IndexError), outputs_of(lm, 0):
+        run_through(lm, batch, 1)
     assert not any(block._forward_hooks for block in blocks_of(lm))
 
 
