@@ -81,9 +81,10 @@ def code(command: str, editor: str | None = None, lm: str | None = None) -> str:
 
     Snakemake does not look into the library. As a parameter, the digest makes exactly those jobs
     run again that use an edited module. Cards do not count for what one editor does: the options
-    say what a job is told of them, and another colour trains nothing again.
+    say what a job is told of them, and another colour trains nothing again. Checks of values count
+    for nothing: they change none.
     """
-    without = ["malmen.experiment.cards"] if editor else []
+    without = ["malmen.support.checked", *(["malmen.experiment.cards"] if editor else [])]
     digests = [code_digest(module, without=without) for module in MODULES[command]]
     if editor:
         digests.append(code_digest(find(editor).module, elsewhere=True))

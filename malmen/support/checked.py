@@ -126,13 +126,17 @@ def problems(kind: Any, value: object) -> list[str]:
         adapter.validate_python(value)
     except ValidationError as error:
         schema = json_schema(adapter)
-        found = error.errors(include_url=False)
-        return [
-            _line(schema, one) for one in sorted(found, key=lambda one: [*map(str, one["loc"])])
-        ]
+        found = sorted(error.errors(), key=lambda one: [*map(str, one["loc"])])
+        return [_line(schema, one) for one in found]
     return []
 
 
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
 _TYPES = {
     "array": "a list",
     "boolean": "true or false",
@@ -148,7 +152,7 @@ def _line(schema: Mapping[str, Any], error: Mapping[str, Any]) -> str:
     value, bounds = error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            known = list(_at(schema, above)["properties"])
+            known = list(_at(schema, above).get("properties", {}))
             return f"{_where(above)}unknown key {last!r} {choices(last, known)}"
         case "value_error":
             return f"{_where(path)}{bounds['error']}"
@@ -161,14 +165,9 @@ def _line(schema: Mapping[str, Any], error: Mapping[str, Any]) -> str:
         case "string_pattern_mismatch":
             path = path[:-2] if last == "[key]" else path
             return f"{_where(path)}{value!r} does not match {bounds['pattern']}"
-        case "greater_than_equal":
-            return f"{_where(path)}must be at least {bounds['ge']:g}, got {value!r}"
-        case "greater_than":
-            return f"{_where(path)}must be above {bounds['gt']:g}, got {value!r}"
-        case "less_than_equal":
-            return f"{_where(path)}must be at most {bounds['le']:g}, got {value!r}"
-        case "less_than":
-            return f"{_where(path)}must be below {bounds['lt']:g}, got {value!r}"
+        case kind if kind in _BOUNDS:
+            [limit] = bounds.values()
+            return f"{_where(path)}must be {_BOUNDS[kind]} {limit:g}, got {value!r}"
         case "too_short" | "string_too_short" if bounds["min_length"] == 1:
             return f"{_where(path)}must not be empty"
     kind = _at(schema, path).get("type")
@@ -178,20 +177,23 @@ def _line(schema: Mapping[str, Any], error: Mapping[str, Any]) -> str:
 
 
 def _at(schema: Mapping[str, Any], path: Sequence[str | int]) -> Mapping[str, Any]:
-    """Return the part of a JSON Schema that says what may stand at a path."""
+    """Return the part of a JSON Schema that says what may stand at a path, as far as it does."""
     found: Any = schema
-    for key in (*path, None):
-        while "$ref" in found:
-            found = schema["$defs"][found["$ref"].rpartition("/")[2]]
+    for key in path:
+        found = _resolved(schema, found)
         if isinstance(key, int):
-            found = found["items"]
-        elif key is not None:
-            others = [
-                *found.get("patternProperties", {}).values(),
-                found.get("additionalProperties"),
-            ]
+            found = found.get("items")
+        else:
+            patterns = found.get("patternProperties", {}).values()
+            others = [*patterns, found.get("additionalProperties")]
             found = found.get("properties", {}).get(key, others[0])
-    return found
+    return _resolved(schema, found)
+
+
+def _resolved(schema: Mapping[str, Any], part: Any) -> Mapping[str, Any]:
+    while isinstance(part, Mapping) and "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    return part if isinstance(part, Mapping) else {}
 
 
 def _where(path: Sequence[str | int]) -> str:

@@ -1,6 +1,6 @@
 """What the types of settings exclude is refused, each problem in a line."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -108,6 +108,31 @@ class Derived(Plain, Checked):
 
     rate: Rate = 0.5
     """How fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd:
+    """Settings of types that a schema says little of."""
+
+    either: int | str | None = None
+    pair: tuple[int, str] = (1, "a")
+    table: dict[str, Count] = field(default_factory=dict)
+    anything: Any = None
+    own: Plain = field(default_factory=Plain)
+
+
+@given(
+    st.sampled_from(["either", "pair", "table", "anything", "own"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-1, 1) | st.floats() | st.text(max_size=1),
+        lambda part: st.lists(part, max_size=2) | st.dictionaries(st.text(max_size=1), part),
+        max_leaves=4,
+    ),
+)
+def test_odd_types_are_refused_in_lines_never_in_a_crash(name: str, value: object) -> None:
+    for line in problems(section(Odd), {name: value}):
+        assert line.startswith(name)
+        assert "\n" not in line
 
 
 def test_docstrings_and_defaults_are_in_the_schema() -> None:
