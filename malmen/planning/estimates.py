@@ -22,7 +22,6 @@ from malmen.experiment.jobs import Jobs
 from malmen.lm.batches import Batch
 from malmen.lm.blocks import block_of
 from malmen.lm.catalogue import lookup
-from malmen.lm.kinds import EncoderDecoder
 from malmen.lm.language_model import LanguageModel
 from malmen.planning.memory_plan import Plan, Planner
 from malmen.planning.sizes import DOUBLE, SINGLE, bytes_of, count_of

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from malmen.editor import LeastSquaresEditor, TokenEditor
-from malmen.lm.batches import Batch, Example, make_batches
+from malmen.lm.batches import Batch, Batches
 from malmen.lm.blocks import blocks_of
 from malmen.lm.catalogue import Entry
 from malmen.lm.encoding import EncodedFact
+from malmen.lm.kinds import Cached, Decoder, EncoderDecoder
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.model_tree import build
 from malmen.normal_equation import cheaper_form
@@ -156,21 +157,19 @@ class Sizes:
 
     def passes(self, *, lowest: int = 0) -> float:
         """Return the operations of a forward pass over a tuple, from a block on."""
-        model, lengths = self.lm.model, self.lengths
+        model, kind, lengths = self.lm.model, self.lm.kind, self.lengths
         weights = lengths.tokens * count_of(self.blocks[lowest:])
-        if model.config.is_encoder_decoder:
+        if isinstance(kind, EncoderDecoder):
             weights += lengths.answers * count_of([model.get_submodule("decoder.block")])
-        if self.entry.task == "completion":
-            weights += lengths.answers * count_of([model.get_output_embeddings()])
+        weights += lengths.answers * count_of([kind.head(model)])
         return 2 * weights
 
-    def layers(self, edits: int, cached: str, editor: type[TokenEditor]) -> dict[str, Layer]:
+    def layers(self, edits: int, cached: Cached, editor: type[TokenEditor]) -> dict[str, Layer]:
         """Return the edited layers by name."""
         layers = {}
         for name, (d, value_size) in self.lm.shapes.items():
-            is_two_stacks = self.lm.model.config.is_encoder_decoder
-            is_answer = self.lm.is_in_decoder(name) if is_two_stacks else cached == "ans"
-            per_fact = self.lengths.answers if is_answer else self.lengths.tokens
+            caches_input = self.lm.kind.caches_input(name, cached)
+            per_fact = self.lengths.tokens if caches_input else self.lengths.answers
             layers[name] = Layer(d, value_size, round(edits * per_fact), editor)
         return layers
 
@@ -179,23 +178,20 @@ class Sizes:
 
         Keys and value gradients are not counted: they are left out where the disk is short.
         """
-        width = self.lm.model.config.hidden_size
-        is_verdict = self.entry.task == "verdict"
-        numbers = self.lengths.tokens * width + (1 if is_verdict else self.lengths.answers * width)
-        return round(3 * rows * numbers * self.lm.model.dtype.itemsize)
+        model, lengths = self.lm.model, self.lengths
+        at_answers = lengths.answers * self.lm.kind.head_size(model)
+        numbers = lengths.tokens * model.config.hidden_size + at_answers
+        return round(3 * rows * numbers * model.dtype.itemsize)
 
     # --- a batch while it runs ---
 
     def batch(self, size: int) -> Batch:
         """Return the largest batch: as many of the longest tuples as it takes."""
-        answers, ids = round(self.lengths.answers), (1,) * self.lengths.longest
-        if self.entry.task == "verdict":
-            example = Example(ids, (0,), (1,))
-        elif self.lm.model.config.is_encoder_decoder:
-            example = Example(ids, tuple(range(answers)), (1,) * answers, (0,) * answers)
-        else:
-            example = Example(ids, tuple(range(len(ids) - answers, len(ids))), (1,) * answers)
-        [batch] = make_batches([example] * size, size=size, device=META)
+        kind, answer = self.lm.kind, (1,) * round(self.lengths.answers)
+        read = len(answer) - 1 if isinstance(kind, Decoder) else 0  # of the answer, by the input
+        longest = min(self.lengths.longest, self.lm.longest)
+        example = kind.example((1,) * (longest - read), answer)
+        [batch] = Batches([example] * size, size=size, device=META)
         return batch
 
     def peak(self, run: Callable[[], object], *key: Any) -> int:
