@@ -169,9 +169,9 @@ def facts(*, out: Path) -> None:
     Args:
         out: JSON lines, one fact each.
     """
-    from malmen.data import geonames
+    from malmen.data.geonames.facts import collect_facts, write_facts
 
-    geonames.write_facts(out, geonames.facts())
+    write_facts(out, collect_facts())
 
 
 @app.command
@@ -207,16 +207,17 @@ def fact_checker(
     from malmen.experiment.loading import prepare_libraries
 
     prepare_libraries()
-    from malmen.data import geonames
     from malmen.data.claims import checker_claims
+    from malmen.data.geonames.claims import training_claims
+    from malmen.data.geonames.facts import read_facts
+    from malmen.data.geonames.splits import checker_facts, split_subjects
     from malmen.lm.device import choose_device
     from malmen.lm.weights.fact_checker import train_fact_checker
 
     if facts is not None:
-        splits = geonames.split_subjects(geonames.read_facts(facts), seed=seed)
-        seen, unseen = geonames.checker_facts(splits)
-        training = geonames.training_claims(seen, n=claims, seed=seed)
-        test = geonames.training_claims(unseen, n=held_out, seed=seed)
+        seen, unseen = checker_facts(split_subjects(read_facts(facts), seed=seed))
+        training = training_claims(seen, n=claims, seed=seed)
+        test = training_claims(unseen, n=held_out, seed=seed)
     else:
         training, test = checker_claims(
             fever, fever_held_out, n=claims, n_held_out=held_out, seed=seed
@@ -256,16 +257,17 @@ def pretrain(
     from malmen.experiment.loading import prepare_libraries
 
     prepare_libraries()
-    from malmen.data import geonames
+    from malmen.data.geonames.facts import read_facts
+    from malmen.data.geonames.rows import all_prompts
+    from malmen.data.geonames.splits import pretraining_facts, split_subjects
     from malmen.lm.weights.pretraining import pretrain as build
 
-    found = geonames.read_facts(facts)
-    splits = geonames.split_subjects(found, seed=seed)
-    known, held_out = geonames.pretraining_facts(splits, subjects=subjects)
+    found = read_facts(facts)
+    known, held_out = pretraining_facts(split_subjects(found, seed=seed), subjects=subjects)
     accuracy = build(
         lookup(lm),
-        geonames.all_prompts(known),
-        geonames.all_prompts(held_out),
+        all_prompts(known),
+        all_prompts(held_out),
         names=dict.fromkeys(fact.subject for fact in found),
         out=out,
         settings=settings,
@@ -300,15 +302,14 @@ def rows(
         seed: Of all draws.
         device: Where to compute; a GPU unless there is none.
     """
-    from malmen.data import geonames
+    from malmen.data.geonames.facts import read_facts
     from malmen.data.rows import write_rows
     from malmen.experiment.desk import SPLITS, make_rows
     from malmen.experiment.loading import load
 
     sizes = dict(zip(SPLITS, (train, validation, evaluation), strict=True))
-    made = make_rows(
-        load(lm, weights, device=device), geonames.read_facts(facts), sizes=sizes, seed=seed
-    )
+    model = load(lm, weights, device=device)
+    made = make_rows(model, read_facts(facts), sizes=sizes, seed=seed)
     for split, split_rows in made.items():
         write_rows(out_dir / f"{split}.jsonl", split_rows)
 
@@ -430,7 +431,7 @@ def key_statistics(
 
     model = load(lm, weights, modules=modules, precision=precision, device=device)
     from baselines.key_statistics import key_statistics as average
-    from malmen.data import geonames
+    from malmen.data.geonames.facts import read_facts
     from malmen.data.texts import read_texts, stream_dataset
     from malmen.experiment.desk import desk_texts
     from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
@@ -438,8 +439,7 @@ def key_statistics(
 
     source: Iterable[str]
     if facts is not None:
-        known = geonames.read_facts(facts)
-        source = desk_texts(model, known, n=samples, length=length, seed=seed)
+        source = desk_texts(model, read_facts(facts), n=samples, length=length, seed=seed)
     elif texts is not None:
         source = read_texts(texts)
     else:

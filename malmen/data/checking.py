@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from malmen.data.counterfact import in_zsre_form
-from malmen.data.records import Record, read_records
+from malmen.data.forms import in_zsre_form
+from malmen.data.raw_rows import RawRow, read_raw_rows
 from malmen.data.rows import fever_row, label, loc_pair, zsre_row
 from malmen.support.errors import InputError
 
@@ -44,7 +44,7 @@ class _Kind:
 
     title: str
     mark: str
-    check: Callable[[Record], _Checked]
+    check: Callable[[RawRow], _Checked]
     heading: str = "question"
     subject: str = "subject"
 
@@ -64,12 +64,12 @@ def check(path: Path, *, against: Path | None = None) -> tuple[str, int]:
         InputError: a file cannot be read, or holds no rows.
     """
     problems: list[InputError] = []
-    records = read_records(path, problems=problems)
-    kind = _kind_of(records)
-    parts = [f"{path}: {len(records) + len(problems):,} rows, {kind.title if kind else 'unknown'}"]
-    parts.append(_fields(records))
+    raws = read_raw_rows(path, problems=problems)
+    kind = _kind_of(raws)
+    parts = [f"{path}: {len(raws) + len(problems):,} rows, {kind.title if kind else 'unknown'}"]
+    parts.append(_fields(raws))
     if kind:
-        rows = _checked(records, kind, problems)
+        rows = _checked(raws, kind, problems)
         parts += [_duplicates(rows, kind), _answers(rows)]
         if against is not None:
             parts.append(_overlap(rows, kind, against))
@@ -81,24 +81,24 @@ def check(path: Path, *, against: Path | None = None) -> tuple[str, int]:
     return "\n\n".join(parts) + "\n", len(problems)
 
 
-def _zsre(record: Record) -> _Checked:
-    record = in_zsre_form(record)
-    row = zsre_row(record, "answers", with_loc=record.has("loc"))
+def _zsre(raw: RawRow) -> _Checked:
+    raw = in_zsre_form(raw)
+    row = zsre_row(raw, "answers", with_loc=raw.has("loc"))
     return _Checked(row.src, frozenset(filter(None, [row.subject])), row.ans)
 
 
-def _fever(record: Record) -> _Checked:
-    row = fever_row(record)
+def _fever(raw: RawRow) -> _Checked:
+    row = fever_row(raw)
     return _Checked(row.prompt, frozenset(filter(None, [row.subject])), row.alt)
 
 
-def _claim(record: Record) -> _Checked:
-    pages = record.texts("evidence_pages") if record.fields.get("evidence_pages") else ()
-    return _Checked(record.text("claim"), frozenset(pages), label(record, "label"))
+def _claim(raw: RawRow) -> _Checked:
+    pages = raw.texts("evidence_pages") if raw.fields.get("evidence_pages") else ()
+    return _Checked(raw.text("claim"), frozenset(pages), label(raw, "label"))
 
 
-def _pair(record: Record) -> _Checked:
-    question, answer = loc_pair(record)
+def _pair(raw: RawRow) -> _Checked:
+    question, answer = loc_pair(raw)
     return _Checked(question, frozenset(), answer)
 
 
@@ -112,32 +112,31 @@ _KINDS = (  # in this order: rows hold the fields of pairs, too
 )
 
 
-def _kind_of(records: Sequence[Record]) -> _Kind | None:
+def _kind_of(raws: Sequence[RawRow]) -> _Kind | None:
     """Return the kind that most rows are of."""
     counts = Counter(
-        next((i for i, kind in enumerate(_KINDS) if kind.mark in record.fields), None)
-        for record in records
+        next((i for i, kind in enumerate(_KINDS) if kind.mark in raw.fields), None) for raw in raws
     )
     ((place, _),) = counts.most_common(1)
     return None if place is None else _KINDS[place]
 
 
-def _checked(records: Sequence[Record], kind: _Kind, problems: list[InputError]) -> list[_Checked]:
+def _checked(raws: Sequence[RawRow], kind: _Kind, problems: list[InputError]) -> list[_Checked]:
     """Return what the well-formed rows say, and add the errors of the others."""
     rows = []
-    for record in records:
+    for raw in raws:
         try:
-            rows.append(kind.check(record))
+            rows.append(kind.check(raw))
         except InputError as error:
             problems.append(error)
     return rows
 
 
-def _fields(records: Sequence[Record]) -> str:
+def _fields(raws: Sequence[RawRow]) -> str:
     """Return a table of the fields: in how many rows each is, and what it holds there."""
     counts: dict[str, Counter[str]] = {}
-    for record in records:
-        for field, value in record.fields.items():
+    for raw in raws:
+        for field, value in raw.fields.items():
             counts.setdefault(field, Counter())[_kind_of_value(value)] += 1
     rows = [
         [field, found.total(), ", ".join(f"{kind} {n:,}" for kind, n in found.most_common())]
@@ -178,9 +177,9 @@ def _answers(rows: Sequence[_Checked]) -> str:
 
 def _overlap(rows: Sequence[_Checked], kind: _Kind, against: Path) -> str:
     """Say how many rows have a question or a subject of another file, whatever their case."""
-    records = read_records(against, problems=[])
-    other_kind = _kind_of(records)
-    others = _checked(records, other_kind, []) if other_kind else []
+    raws = read_raw_rows(against, problems=[])
+    other_kind = _kind_of(raws)
+    others = _checked(raws, other_kind, []) if other_kind else []
     headings = _folded(other.heading for other in others)
     subjects = _folded(subject for other in others for subject in other.subjects)
     shared = sum(row.heading.casefold() in headings for row in rows)

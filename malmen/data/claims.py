@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from malmen.data.records import Record, read_records
+from malmen.data.raw_rows import RawRow, read_raw_rows
 from malmen.data.rows import Label, label
 from malmen.support.errors import InputError
 
@@ -21,8 +21,8 @@ def read_claims(files: Sequence[Path]) -> dict[str, Label]:
     """
     claims: dict[str, Label] = {}
     for path in files:
-        for record in read_records(path):
-            claims.setdefault(*_claim(record))
+        for raw in read_raw_rows(path):
+            claims.setdefault(*_claim(raw))
     return claims
 
 
@@ -57,7 +57,7 @@ def checker_claims(
     return training, test
 
 
-def _claim(record: Record) -> tuple[str, Label]:
-    if record.has("unrel_prompt"):
-        return record.text("unrel_prompt"), label(record, "unrel_ans")
-    return record.text("claim"), label(record, "label")
+def _claim(raw: RawRow) -> tuple[str, Label]:
+    if raw.has("unrel_prompt"):
+        return raw.text("unrel_prompt"), label(raw, "unrel_ans")
+    return raw.text("claim"), label(raw, "label")

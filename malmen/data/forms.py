@@ -3,56 +3,56 @@
 Two forms are known: the nested one of ROME and MEMIT, and the flat one of EasyEdit.
 """
 
-from malmen.data.records import Record
+from malmen.data.raw_rows import RawRow
 
 __all__ = ["in_zsre_form"]
 
 
-def in_zsre_form(record: Record) -> Record:
-    """Return the fields of a zsRE row, and any other record as it is.
+def in_zsre_form(raw: RawRow) -> RawRow:
+    """Return the fields of a zsRE row, and any other row as it is.
 
     The answer edited in is the false one, whatever else a row may hold. Of the prompts about other
     subjects, whose answer is the true one, the first is the unrelated question.
 
     Args:
-        record: of any data set.
+        raw: of any data set.
 
     Returns:
-        A record with ``subject``, ``src``, ``rephrase``, ``ans``, ``loc`` and ``loc_ans``, of the
+        A raw row with ``subject``, ``src``, ``rephrase``, ``ans``, ``loc`` and ``loc_ans``, of the
         nested form with ``relation`` too.
 
     Raises:
         InputError: a field of CounterFact is missing or malformed; it is named as it stands there.
     """
-    if record.has("requested_rewrite"):
-        return _from_nested(record)
-    if record.has("target_new"):
-        return _from_flat(record)
-    return record
+    if raw.has("requested_rewrite"):
+        return _from_nested(raw)
+    if raw.has("target_new"):
+        return _from_flat(raw)
+    return raw
 
 
-def _from_flat(record: Record) -> Record:
+def _from_flat(raw: RawRow) -> RawRow:
     fields = {
-        "subject": record.optional_text("subject"),
-        "src": record.text("prompt"),
-        "rephrase": list(record.texts("rephrase_prompt")),
-        "ans": record.text("target_new"),
-        "loc": record.text("locality_prompt"),
-        "loc_ans": record.text("locality_ground_truth"),
+        "subject": raw.optional_text("subject"),
+        "src": raw.text("prompt"),
+        "rephrase": list(raw.texts("rephrase_prompt")),
+        "ans": raw.text("target_new"),
+        "loc": raw.text("locality_prompt"),
+        "loc_ans": raw.text("locality_ground_truth"),
     }
-    return Record(record.where, fields)
+    return RawRow(raw.where, fields)
 
 
-def _from_nested(record: Record) -> Record:
-    rewrite = record.inner("requested_rewrite")
+def _from_nested(raw: RawRow) -> RawRow:
+    rewrite = raw.inner("requested_rewrite")
     subject = rewrite.text("subject")
     fields = {
         "subject": subject,
         "src": rewrite.text("prompt").replace("{}", subject),
-        "rephrase": list(record.texts("paraphrase_prompts")),
+        "rephrase": list(raw.texts("paraphrase_prompts")),
         "ans": rewrite.inner("target_new").text("str"),
-        "loc": record.texts("neighborhood_prompts")[0],
+        "loc": raw.texts("neighborhood_prompts")[0],
         "loc_ans": rewrite.inner("target_true").text("str"),
         "relation": rewrite.optional_text("relation_id"),
     }
-    return Record(record.where, fields)
+    return RawRow(raw.where, fields)

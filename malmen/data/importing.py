@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from malmen.data.counterfact import in_zsre_form
-from malmen.data.records import Record, read_records
+from malmen.data.forms import in_zsre_form
+from malmen.data.raw_rows import RawRow, read_raw_rows
 from malmen.data.rows import (
     LABELS,
     Answer,
@@ -74,7 +74,7 @@ def import_rows(
     """Draw complete rows from real data files, some of which may lack fields.
 
     zsRE-shaped rows without ``loc`` get one from the file ``unrelated``; cases of CounterFact are
-    taken for such rows (:mod:`malmen.data.counterfact`). FEVER-shaped rows may be
+    taken for such rows (:mod:`malmen.data.forms`). FEVER-shaped rows may be
     raw claims (``claim`` and ``label``, optionally ``evidence_pages``): their paraphrases come
     from :data:`PARAPHRASE_RULES` (and ``relation`` says so), their unrelated claim is a claim of
     another page, taken from ``unrelated`` or else from the files themselves, and the label to
@@ -101,13 +101,13 @@ def import_rows(
         raise InputError("no files to import rows from (name at least one)")
     rng = random.Random(seed)
     check_task(task)
-    records = [in_zsre_form(record) for path in files for record in read_records(path)]
-    records = _without_known(records, exclude)
-    others = None if unrelated is None else read_records(unrelated)
+    raws = [in_zsre_form(raw) for path in files for raw in read_raw_rows(path)]
+    raws = _without_known(raws, exclude)
+    others = None if unrelated is None else read_raw_rows(unrelated)
     name = ", ".join(str(path) for path in files)
     if task == "completion":
-        return zsre_rows(records, name, unrelated=others, n=n, rng=rng, answer=answer)
-    return fever_rows(records, name, unrelated=others, n=n, rng=rng)
+        return zsre_rows(raws, name, unrelated=others, n=n, rng=rng, answer=answer)
+    return fever_rows(raws, name, unrelated=others, n=n, rng=rng)
 
 
 def attach_unrelated(rows: Sequence[ZsreRow], pairs: Sequence[tuple[str, str]]) -> list[ZsreRow]:
@@ -133,35 +133,35 @@ def attach_unrelated(rows: Sequence[ZsreRow], pairs: Sequence[tuple[str, str]]) 
     ]
 
 
-def _without_known(records: Sequence[Record], files: Sequence[str | Path]) -> list[Record]:
+def _without_known(raws: Sequence[RawRow], files: Sequence[str | Path]) -> list[RawRow]:
     """Leave out the rows that share a subject, a question or a claim with those of other files."""
-    known = {mark for path in files for record in read_records(path) for mark in _marks(record)}
-    kept = [record for record in records if known.isdisjoint(_marks(record))]
-    if len(kept) < len(records):
-        logger.info("left out %d rows that occur in other splits", len(records) - len(kept))
+    known = {mark for path in files for raw in read_raw_rows(path) for mark in _marks(raw)}
+    kept = [raw for raw in raws if known.isdisjoint(_marks(raw))]
+    if len(kept) < len(raws):
+        logger.info("left out %d rows that occur in other splits", len(raws) - len(kept))
     return kept
 
 
-def _marks(record: Record) -> list[tuple[str, str]]:
+def _marks(raw: RawRow) -> list[tuple[str, str]]:
     """Return what must not be in two splits: the subject, and the question or claim."""
     headings = ("src", "prompt", "claim")
-    marks = [("heading", record.text(name)) for name in headings if record.has(name)]
-    if record.has("subject"):
-        marks.append(("subject", record.text("subject")))
+    marks = [("heading", raw.text(name)) for name in headings if raw.has(name)]
+    if raw.has("subject"):
+        marks.append(("subject", raw.text("subject")))
     return [(kind, text.casefold()) for kind, text in marks]
 
 
 def zsre_rows(
-    records: Sequence[Record],
+    raws: Sequence[RawRow],
     name: str,
     *,
-    unrelated: Sequence[Record] | None,
+    unrelated: Sequence[RawRow] | None,
     n: int | None,
     rng: random.Random,
     answer: Answer = "answers",
 ) -> list[ZsreRow]:
-    """Draw zsRE rows from records; see :func:`import_rows`. The name is that of their files."""
-    rows = without_repeats([zsre_row(r, answer, with_loc=r.has("loc")) for r in records], name)
+    """Draw zsRE rows from raw rows; see :func:`import_rows`. The name is that of their files."""
+    rows = without_repeats([zsre_row(r, answer, with_loc=r.has("loc")) for r in raws], name)
     rows = _drawn(rows, name, n=n, rng=rng)
     lacking = [i for i, row in enumerate(rows) if not row.loc]
     if not lacking:
@@ -171,7 +171,7 @@ def zsre_rows(
             f"{name}: field 'loc': missing in {len(lacking)} of {len(rows)} rows "
             "(name a file of unrelated questions, with 'loc' and 'loc_ans')"
         )
-    pairs = [loc_pair(record) for record in unrelated]
+    pairs = [loc_pair(raw) for raw in unrelated]
     rng.shuffle(pairs)
     for i, row in zip(lacking, attach_unrelated([rows[i] for i in lacking], pairs), strict=True):
         rows[i] = row
@@ -179,21 +179,21 @@ def zsre_rows(
 
 
 def fever_rows(
-    records: Sequence[Record],
+    raws: Sequence[RawRow],
     name: str,
     *,
-    unrelated: Sequence[Record] | None,
+    unrelated: Sequence[RawRow] | None,
     n: int | None,
     rng: random.Random,
 ) -> list[FeverRow]:
-    """Draw FEVER rows from records; see :func:`import_rows`. The name is that of their files."""
-    if all(record.has("prompt") for record in records):
-        rows = without_repeats([fever_row(record) for record in records], name)
+    """Draw FEVER rows from raw rows; see :func:`import_rows`. The name is that of their files."""
+    if all(raw.has("prompt") for raw in raws):
+        rows = without_repeats([fever_row(raw) for raw in raws], name)
         return _drawn(rows, name, n=n, rng=rng)
-    claims = without_repeats([_claim(record) for record in records], name)
+    claims = without_repeats([_claim(raw) for raw in raws], name)
     others = claims
     if unrelated is not None:
-        others = [_claim(record) for record in unrelated]
+        others = [_claim(raw) for raw in unrelated]
     drawn = _drawn(claims, name, n=n, rng=rng)
     return [
         _row_from_claim(claim, _claim_of_other_page(claim, others, rng), rng) for claim in drawn
@@ -212,10 +212,10 @@ class _Claim:
         return self.text
 
 
-def _claim(record: Record) -> _Claim:
-    pages = record.fields.get("evidence_pages")
-    named = frozenset(record.texts("evidence_pages")) if pages else frozenset()
-    return _Claim(record.text("claim"), label(record, "label"), named, record.where)
+def _claim(raw: RawRow) -> _Claim:
+    pages = raw.fields.get("evidence_pages")
+    named = frozenset(raw.texts("evidence_pages")) if pages else frozenset()
+    return _Claim(raw.text("claim"), label(raw, "label"), named, raw.where)
 
 
 def _claim_of_other_page(claim: _Claim, others: Sequence[_Claim], rng: random.Random) -> _Claim:

@@ -1,7 +1,7 @@
-"""Records of JSON and JSON-lines files, which know where they stand.
+"""Rows as they stand in JSON and JSON-lines files, which know where they stand.
 
 A file holds a list of rows or a mapping of columns (``.json``), or one row a line (``.jsonl``), and
-may be gzipped. Whoever takes a field from a record gets it checked: what is missing or malformed is
+may be gzipped. Whoever takes a field from a row gets it checked: what is missing or malformed is
 reported with its file, its line and its name.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 from malmen.support.errors import InputError
 from malmen.support.files import atomic
 
-__all__ = ["Record", "read_records", "write_json_lines"]
+__all__ = ["RawRow", "read_raw_rows", "write_json_lines"]
 
 
 @dataclass(frozen=True)
-class Record:
+class RawRow:
     """Hold one row as it stands in a file, and where it stands.
 
     A field that is not as it has to be raises an :class:`InputError` that names file, line and
@@ -61,12 +61,12 @@ class Record:
         """Return a text that may be missing or null, but not empty."""
         return None if self.fields.get(field) is None else self.text(field)
 
-    def inner(self, field: str) -> "Record":
-        """Return a field that has to be an object, as a record at the same place."""
+    def inner(self, field: str) -> "RawRow":
+        """Return a field that has to be an object, as a row at the same place."""
         value = self.fields.get(field)
         if not isinstance(value, dict):
             raise self.fail(field, f"{_kind(value)} instead of an object", "mend the row")
-        return Record(self.where, value)
+        return RawRow(self.where, value)
 
     def has(self, field: str) -> bool:
         """Return whether the field is there and not null."""
@@ -80,7 +80,7 @@ class Record:
         return value.strip()
 
 
-def read_records(path: str | Path, *, problems: list[InputError] | None = None) -> list[Record]:
+def read_raw_rows(path: str | Path, *, problems: list[InputError] | None = None) -> list[RawRow]:
     """Read the rows of a JSON or JSON lines file, unchecked but for being rows.
 
     Args:
@@ -98,14 +98,14 @@ def read_records(path: str | Path, *, problems: list[InputError] | None = None) 
     opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as file:
-            records = list(_checked_records(parse(path, file), problems))
+            raws = list(_rows(parse(path, file), problems))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (check the path)") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error} (check the file)") from error
-    if not records:
+    if not raws:
         raise InputError(f"{path}: no rows (check the file)")
-    return records
+    return raws
 
 
 def write_json_lines(path: str | Path, objects: Iterable[Mapping[str, Any]]) -> None:
@@ -165,24 +165,24 @@ def _rows_of_columns(path: Path, columns: Mapping[str, Any]) -> list[dict[str, A
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _checked_records(
+def _rows(
     values: Iterable[tuple[str, object]], problems: list[InputError] | None
-) -> Iterator[Record]:
+) -> Iterator[RawRow]:
     for where, value in values:
         try:
-            yield _checked_record(where, value)
+            yield _row(where, value)
         except InputError as error:
             if problems is None:
                 raise
             problems.append(error)
 
 
-def _checked_record(where: str, value: object) -> Record:
+def _row(where: str, value: object) -> RawRow:
     if isinstance(value, json.JSONDecodeError):
         raise InputError(f"{where}: not JSON: {value} (mend the line)") from value
     if not isinstance(value, dict):
         raise InputError(f"{where}: {_kind(value)} instead of a row (write it as an object)")
-    return Record(where, value)
+    return RawRow(where, value)
 
 
 def _kind(value: object) -> str:

@@ -4,7 +4,7 @@ Two shapes are known. A *zsRE-shaped* row is a question with its answer; a *FEVE
 claim with the label to edit in. Both are read from the fields of MALMEN's released data and from
 those of MEND's, in JSON (a list of rows or a mapping of columns) or JSON lines, gzipped or not.
 
-Rows are checked as they are read (:mod:`malmen.data.records`), so that nothing downstream meets an
+Rows are checked as they are read (:mod:`malmen.data.raw_rows`), so that nothing downstream meets an
 empty answer.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
-from malmen.data.records import Record, read_records, write_json_lines
+from malmen.data.raw_rows import RawRow, read_raw_rows, write_json_lines
 from malmen.support.errors import InputError
 
 __all__ = [
@@ -143,10 +143,10 @@ def read_rows(
         The rows in the order of the file, their texts stripped.
     """
     check_task(task)
-    records = read_records(path)
+    raws = read_raw_rows(path)
     if task == "completion":
-        return without_repeats([zsre_row(r, answer) for r in records], path)
-    return without_repeats([fever_row(record) for record in records], path)
+        return without_repeats([zsre_row(r, answer) for r in raws], path)
+    return without_repeats([fever_row(raw) for raw in raws], path)
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -159,59 +159,59 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     write_json_lines(path, (_without_none(asdict(row)) for row in rows))
 
 
-def zsre_row(record: Record, answer: Answer, *, with_loc: bool = True) -> ZsreRow:
-    """Return the row of a record; without ``with_loc`` its unrelated question stays empty."""
-    loc, loc_ans = loc_pair(record) if with_loc else ("", "")
+def zsre_row(raw: RawRow, answer: Answer, *, with_loc: bool = True) -> ZsreRow:
+    """Return the row that a raw row is; without ``with_loc`` its unrelated question stays empty."""
+    loc, loc_ans = loc_pair(raw) if with_loc else ("", "")
     return ZsreRow(
-        subject=record.optional_text("subject"),
-        src=record.text("src"),
-        rephrase=record.texts("rephrase"),
-        ans=_answer(record, answer),
+        subject=raw.optional_text("subject"),
+        src=raw.text("src"),
+        rephrase=raw.texts("rephrase"),
+        ans=_answer(raw, answer),
         loc=loc,
         loc_ans=loc_ans,
-        relation=record.optional_text("relation"),
+        relation=raw.optional_text("relation"),
     )
 
 
-def _answer(record: Record, answer: Answer) -> str:
+def _answer(raw: RawRow, answer: Answer) -> str:
     """Return ``ans``, or the preferred of MEND's two fields, or the other of them."""
     fields: tuple[str, ...] = ("ans", "answers", "alt")
     if answer == "alt":
         fields = ("ans", "alt", "answers")
     for field in fields:
-        if record.has(field):
-            return record.texts(field)[0]
-    raise record.fail("ans", "missing", "add 'ans', 'answers' or 'alt'")
+        if raw.has(field):
+            return raw.texts(field)[0]
+    raise raw.fail("ans", "missing", "add 'ans', 'answers' or 'alt'")
 
 
-def loc_pair(record: Record) -> tuple[str, str]:
+def loc_pair(raw: RawRow) -> tuple[str, str]:
     """Return the unrelated question and its answer."""
-    if not record.has("loc"):
-        raise record.fail("loc", "missing", "attach unrelated questions with malmen import-rows")
-    loc = record.text("loc")
+    if not raw.has("loc"):
+        raise raw.fail("loc", "missing", "attach unrelated questions with malmen import-rows")
+    loc = raw.text("loc")
     # Natural Questions come without a question mark; the released code adds it when it reads them.
     if loc.startswith("nq question:") and not loc.endswith("?"):
         loc += "?"
-    return loc, record.text("loc_ans")
+    return loc, raw.text("loc_ans")
 
 
-def label(record: Record, field: str) -> Label:
+def label(raw: RawRow, field: str) -> Label:
     """Return a field that has to be one of :data:`LABELS`."""
-    return cast(Label, record.choice(field, LABELS))
+    return cast(Label, raw.choice(field, LABELS))
 
 
-def fever_row(record: Record) -> FeverRow:
-    """Return the row of a record."""
-    if record.has("claim") and not record.has("prompt"):
-        raise record.fail("prompt", "missing, but there is a raw claim", "use malmen import-rows")
+def fever_row(raw: RawRow) -> FeverRow:
+    """Return the row that a raw row is."""
+    if raw.has("claim") and not raw.has("prompt"):
+        raise raw.fail("prompt", "missing, but there is a raw claim", "use malmen import-rows")
     return FeverRow(
-        prompt=record.text("prompt"),
-        equiv_prompt=record.texts("equiv_prompt"),
-        unrel_prompt=record.text("unrel_prompt"),
-        alt=label(record, "alt"),
-        unrel_ans=label(record, "unrel_ans"),
-        subject=record.optional_text("subject"),
-        relation=record.optional_text("relation"),
+        prompt=raw.text("prompt"),
+        equiv_prompt=raw.texts("equiv_prompt"),
+        unrel_prompt=raw.text("unrel_prompt"),
+        alt=label(raw, "alt"),
+        unrel_ans=label(raw, "unrel_ans"),
+        subject=raw.optional_text("subject"),
+        relation=raw.optional_text("relation"),
     )
 
 

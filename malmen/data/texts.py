@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
-from malmen.data.records import read_records
+from malmen.data.raw_rows import read_raw_rows
 from malmen.support.errors import InputError
 
 __all__ = ["read_texts", "stream_dataset"]
@@ -23,7 +23,7 @@ def read_texts(path: Path) -> Iterator[str]:
         with opened(path, "rt", encoding="utf-8") as file:
             yield from (line.strip() for line in file if line.strip())
     else:
-        yield from (record.text("text") for record in read_records(path))
+        yield from (raw.text("text") for raw in read_raw_rows(path))
 
 
 def stream_dataset(name: str, *, seed: int) -> Iterator[str]:

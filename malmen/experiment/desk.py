@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
-from malmen.data import geonames
-from malmen.data.geonames import Fact
+from malmen.data.geonames import claims, rows, splits
+from malmen.data.geonames.facts import Fact
 from malmen.data.rows import FeverRow, ZsreRow
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
@@ -25,7 +25,7 @@ SplitName = Literal["train", "validation", "evaluation"]
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "evaluation")
 
-UNRELATED: dict[SplitName, geonames.Split] = {
+UNRELATED: dict[SplitName, splits.Split] = {
     "train": "unrelated_train",
     "validation": "unrelated_validation",
     "evaluation": "unrelated_evaluation",
@@ -44,19 +44,19 @@ def make_rows(
     Raises:
         InputError: there are too few facts, or ``lm`` knows none of the unrelated ones.
     """
-    splits = geonames.split_subjects(facts, seed=seed)
-    rows: dict[SplitName, list[ZsreRow] | list[FeverRow]] = {}
+    shared = splits.split_subjects(facts, seed=seed)
+    made: dict[SplitName, list[ZsreRow] | list[FeverRow]] = {}
     for split in SPLITS:
-        pool = splits[UNRELATED[split]]
+        pool = shared[UNRELATED[split]]
         n = sizes[split]
         if lm.entry.task == "completion":
-            known = known_prompts(lm, geonames.prompts_to_probe(pool), enough=n, name=split)
-            rows[split] = geonames.zsre_rows(splits[split], known, n=n, seed=seed)
+            known = known_prompts(lm, rows.prompts_to_probe(pool), enough=n, name=split)
+            made[split] = rows.zsre_rows(shared[split], known, n=n, seed=seed)
         else:
-            claims = geonames.claims_to_probe(pool, seed=seed)
-            known = known_prompts(lm, claims, enough=n, name=split)
-            rows[split] = geonames.fever_rows(splits[split], known, n=n, seed=seed)  # type: ignore[arg-type]
-    return rows
+            probe = claims.claims_to_probe(pool, seed=seed)
+            known = known_prompts(lm, probe, enough=n, name=split)
+            made[split] = rows.fever_rows(shared[split], known, n=n, seed=seed)  # type: ignore[arg-type]
+    return made
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def desk_texts(
     Raises:
         InputError: there are fewer facts than asked for.
     """
-    prompts = geonames.all_prompts(geonames.split_subjects(facts, seed=seed)["unrelated_train"])
+    prompts = rows.all_prompts(splits.split_subjects(facts, seed=seed)["unrelated_train"])
     half = (n + 1) // 2
     if not 0 < half <= len(prompts):
         raise InputError(f"{n} texts asked for; the facts give 1 to {2 * len(prompts)}")

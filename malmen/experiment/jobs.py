@@ -48,13 +48,18 @@ MODULES: Mapping[str, Sequence[str]] = {
     "fetch": ["malmen.lm.weights.packages"],
     # What mirrors send is verified; only this makes anything.
     "download": ["malmen.data.downloads.kilt"],
-    "facts": ["malmen.data.geonames"],
+    "facts": ["malmen.data.geonames.facts"],
     "fact-checker": [
         "malmen.lm.weights.fact_checker",
-        "malmen.data.geonames",
+        "malmen.data.geonames.splits",
+        "malmen.data.geonames.claims",
         "malmen.data.claims",
     ],
-    "pretrain": ["malmen.lm.weights.pretraining", "malmen.data.geonames"],
+    "pretrain": [
+        "malmen.lm.weights.pretraining",
+        "malmen.data.geonames.splits",
+        "malmen.data.geonames.rows",
+    ],
     "rows": ["malmen.experiment.desk"],
     "import-rows": ["malmen.data.importing"],
     "prefix": ["malmen.experiment.loading"],

@@ -19,8 +19,7 @@ from torch import Tensor
 import baselines.key_statistics
 from baselines.key_statistics import KeyStatistics, key_statistics
 from malmen import cli
-from malmen.data import geonames
-from malmen.data.geonames import Fact
+from malmen.data.geonames.facts import Fact, write_facts
 from malmen.lm.batches import Example
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
@@ -217,9 +216,7 @@ def test_the_command_writes_what_memit_reads(
 ) -> None:
     weights, facts = write_lm(tmp_path / "lm", "gpt2_desk"), tmp_path / "facts.jsonl"
     out, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    geonames.write_facts(
-        facts, [Fact(f"City {i}", "country", "Peru", "city", 10**7) for i in range(50)]
-    )
+    write_facts(facts, [Fact(f"City {i}", "country", "Peru", "city", 10**7) for i in range(50)])
     words = ("--lm", "gpt2_desk", "--weights", weights, "--facts", facts, "--samples", "20")
     for path in (out, again):
         assert run(monkeypatch, *words, "--length", "24", "--out", path) == 0

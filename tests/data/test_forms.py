@@ -5,9 +5,9 @@ import copy
 import pytest
 from row_files import FLAT, NESTED, ZSRE, write_lines
 
-from malmen.data.counterfact import in_zsre_form
+from malmen.data.forms import in_zsre_form
 from malmen.data.importing import import_rows
-from malmen.data.records import Record
+from malmen.data.raw_rows import RawRow
 from malmen.data.rows import ZsreRow
 from malmen.support.errors import InputError
 
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_named_as_it_stands_in_the_file(tmp_path, case, message
 
 
 def test_other_records_stay_as_they_are():
-    record = Record("here", ZSRE)
+    record = RawRow("here", ZSRE)
     assert in_zsre_form(record) is record
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from row_files import FEVER, ZSRE, write_lines
 
 from malmen.data.importing import attach_unrelated, import_rows
-from malmen.data.records import read_records
+from malmen.data.raw_rows import read_raw_rows
 from malmen.data.rows import LABELS, FeverRow, ZsreRow, loc_pair
 from malmen.support.errors import InputError
 
@@ -82,7 +82,7 @@ def test_real_zsre_training_rows_get_unrelated_questions(shared_data):
     rows = import_rows([path], task="completion", unrelated=pairs, n=9000, seed=0)
     assert len({row.src for row in rows}) == 9000
     assert {(row.loc, row.loc_ans) for row in rows} == {
-        loc_pair(record) for record in read_records(pairs)
+        loc_pair(record) for record in read_raw_rows(pairs)
     }
     assert rows == import_rows([path], task="completion", unrelated=pairs, n=9000, seed=0)
     assert rows != import_rows([path], task="completion", unrelated=pairs, n=9000, seed=1)

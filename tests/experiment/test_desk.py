@@ -6,8 +6,10 @@ import torch
 from tiny_folders import write_lm
 from tiny_models import tiny_lm
 
-from malmen.data import geonames
-from malmen.data.geonames import Fact
+from malmen.data.geonames.claims import claims_to_probe
+from malmen.data.geonames.facts import Fact, collect_facts
+from malmen.data.geonames.rows import all_prompts, prompts_to_probe
+from malmen.data.geonames.splits import split_subjects
 from malmen.data.rows import FeverRow, ZsreRow
 from malmen.experiment.desk import (
     SPLITS,
@@ -28,7 +30,7 @@ SIZES: dict[SplitName, int] = {"train": 24, "validation": 6, "evaluation": 12}
 
 @pytest.fixture(scope="module")
 def facts() -> list[Fact]:
-    return geonames.facts()
+    return collect_facts()
 
 
 def teach(lm: LanguageModel, pairs: Sequence[tuple[str, str]], *, steps: int) -> None:
@@ -47,10 +49,10 @@ def teach(lm: LanguageModel, pairs: Sequence[tuple[str, str]], *, steps: int) ->
 def decoder(facts: list[Fact]) -> LanguageModel:
     """A tiny decoder that has learnt a few unrelated facts of every split, and nothing else."""
     lm = tiny_lm("llama", dtype=torch.float32)
-    splits = geonames.split_subjects(facts, seed=0)
+    splits = split_subjects(facts, seed=0)
     teach(
         lm,
-        [p for s in SPLITS for p in geonames.prompts_to_probe(splits[UNRELATED[s]])[:4]],
+        [p for s in SPLITS for p in prompts_to_probe(splits[UNRELATED[s]])[:4]],
         steps=120,
     )
     return lm
@@ -65,8 +67,8 @@ def greedy(lm: LanguageModel, prompt: str, length: int) -> list[int]:
 
 
 def test_known_prompts_are_completed_right(decoder: LanguageModel, facts: list[Fact]) -> None:
-    splits = geonames.split_subjects(facts, seed=0)
-    pairs = geonames.prompts_to_probe(splits["unrelated_train"])[:64]
+    splits = split_subjects(facts, seed=0)
+    pairs = prompts_to_probe(splits["unrelated_train"])[:64]
     known = known_prompts(decoder, pairs, enough=64, name="train", progress=False)
     assert set(known) <= set(pairs)
     assert 4 <= len(known) < len(pairs)
@@ -77,8 +79,8 @@ def test_known_prompts_are_completed_right(decoder: LanguageModel, facts: list[F
 
 
 def test_the_search_stops_when_enough_is_known(decoder: LanguageModel, facts: list[Fact]) -> None:
-    splits = geonames.split_subjects(facts, seed=0)
-    pairs = iter(geonames.prompts_to_probe(splits["unrelated_train"]))
+    splits = split_subjects(facts, seed=0)
+    pairs = iter(prompts_to_probe(splits["unrelated_train"]))
     known = known_prompts(decoder, pairs, enough=2, name="train", fact_batch=8, progress=False)
     assert len(known) >= 2
     assert next(pairs)  # only the first of them were tried
@@ -117,9 +119,7 @@ def test_claim_rows(facts: list[Fact], tmp_path: Path) -> None:
     folder = write_lm(tmp_path, "fact_checker")
     checker = LanguageModel.load(folder, lookup("fact_checker"))
     with torch.no_grad():  # it says both "true" and "false" of some claims
-        probe = geonames.claims_to_probe(
-            geonames.split_subjects(facts, seed=1)["unrelated_train"], seed=1
-        )[:64]
+        probe = claims_to_probe(split_subjects(facts, seed=1)["unrelated_train"], seed=1)[:64]
         (batch,) = checker.batches([checker.encode(*pair) for pair in probe], size=64)
         checker.model.classifier.bias -= checker.logits(batch).median()
     rows = make_rows(checker, facts, sizes=SIZES, seed=1)
@@ -150,8 +150,8 @@ FACTS = [
 def test_desk_texts_are_facts_and_sampled_texts() -> None:
     lm = tiny_lm("gpt2")
     texts = desk_texts(lm, FACTS, n=9, length=4, seed=0)
-    known = geonames.split_subjects(FACTS, seed=0)["unrelated_train"]
-    stated = {f"{prompt} {answer}" for prompt, answer in geonames.all_prompts(known)}
+    known = split_subjects(FACTS, seed=0)["unrelated_train"]
+    stated = {f"{prompt} {answer}" for prompt, answer in all_prompts(known)}
     assert len(texts) == 9
     assert set(texts[:5]) <= stated
     assert len(set(texts[:5])) == 5

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.data.importing import RELATION_OF_RULES, fever_rows, zsre_rows
-from malmen.data.records import Record, read_records
+from malmen.data.raw_rows import RawRow, read_raw_rows
 from malmen.data.rows import LABELS, FeverRow, ZsreRow
 from malmen.support.errors import InputError
 from malmen.support.files import atomic
@@ -43,61 +43,61 @@ def rebuild(facts: Path, *, unrelated: Path | None, out: Path) -> None:
     rng = random.Random(0)
     rows: Sequence[ZsreRow] | Sequence[FeverRow]
     if unrelated is None:
-        claims = [_claim(record) for record in _read(facts, LABELS)]
+        claims = [_claim(raw) for raw in _read(facts, LABELS)]
         rows = fever_rows(claims, str(facts), unrelated=None, n=None, rng=rng)
     else:
-        records = list(_questions(_read(facts)))
-        pairs = [_pair(record) for record in _read(unrelated)]
-        rows = zsre_rows(records, str(facts), unrelated=pairs, n=None, rng=rng)
+        raws = list(_questions(_read(facts)))
+        pairs = [_pair(raw) for raw in _read(unrelated)]
+        rows = zsre_rows(raws, str(facts), unrelated=pairs, n=None, rng=rng)
     lines = (json.dumps(asdict(row), ensure_ascii=False) for row in rows)
     with atomic(out) as temporary:
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
-def _read(path: Path, answers: Sequence[str] | None = None) -> list[Record]:
+def _read(path: Path, answers: Sequence[str] | None = None) -> list[RawRow]:
     """Return the rows that have an answer, or one of certain answers; say how many have none."""
-    records = _read_all(path)
+    raws = _read_all(path)
     kept = []
-    for record in records:
-        outputs = record.fields.get("output") or []
+    for raw in raws:
+        outputs = raw.fields.get("output") or []
         given = [output for output in outputs if output.get("answer")]
         if given and (answers is None or given[0]["answer"] in answers):
-            kept.append(Record(record.where, {**record.fields, "output": given}))
+            kept.append(RawRow(raw.where, {**raw.fields, "output": given}))
     if not kept:
         raise InputError(f"{path}: no answers in it (name a training or development file of KILT)")
-    if len(kept) < len(records):
-        logger.warning("%s: left out %d rows without answers", path, len(records) - len(kept))
+    if len(kept) < len(raws):
+        logger.warning("%s: left out %d rows without answers", path, len(raws) - len(kept))
     return kept
 
 
-def _read_all(path: Path) -> list[Record]:
+def _read_all(path: Path) -> list[RawRow]:
     if path.suffix != ".parquet":
-        return read_records(path)
+        return read_raw_rows(path)
     from pyarrow import ArrowException, parquet
 
     try:
         rows = parquet.read_table(path, columns=["input", "meta", "output"]).to_pylist()
     except (OSError, ArrowException) as error:
         raise InputError(f"{path}: not a Parquet file of KILT: {error} (fetch it again)") from error
-    return [Record(f"{path}:row {number}", row) for number, row in enumerate(rows, start=1)]
+    return [RawRow(f"{path}:row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def _claim(record: Record) -> Record:
+def _claim(raw: RawRow) -> RawRow:
     """Return a claim as `malmen import-rows` takes it: with its label and the pages it rests on."""
-    output = record.fields["output"][0]
+    output = raw.fields["output"][0]
     pages = {source["title"] for source in output.get("provenance") or () if source.get("title")}
-    fields = {"claim": record.text("input"), "label": output["answer"]}
-    return Record(record.where, {**fields, "evidence_pages": sorted(pages)})
+    fields = {"claim": raw.text("input"), "label": output["answer"]}
+    return RawRow(raw.where, {**fields, "evidence_pages": sorted(pages)})
 
 
-def _questions(records: Sequence[Record]) -> Iterator[Record]:
+def _questions(raws: Sequence[RawRow]) -> Iterator[RawRow]:
     """Yield questions without unrelated ones, where there is a template to word them by."""
     left_out = 0
-    for record in records:
-        subject, separator, relation = record.text("input").partition(_SEPARATOR)
+    for raw in raws:
+        subject, separator, relation = raw.text("input").partition(_SEPARATOR)
         if not separator:
-            raise record.fail("input", f"no '{_SEPARATOR}' in it", "name KILT's zero-shot RE")
-        templates = (record.fields.get("meta") or {}).get("template_questions") or ()
+            raise raw.fail("input", f"no '{_SEPARATOR}' in it", "name KILT's zero-shot RE")
+        templates = (raw.fields.get("meta") or {}).get("template_questions") or ()
         wordings = list(dict.fromkeys(text.replace("XXX", subject).strip() for text in templates))
         if not wordings:
             left_out += 1
@@ -107,15 +107,15 @@ def _questions(records: Sequence[Record]) -> Iterator[Record]:
             "subject": subject,
             "src": question,
             "rephrase": others or [rule.format(question=question) for rule in QUESTION_RULES],
-            "answers": [output["answer"] for output in record.fields["output"]],
+            "answers": [output["answer"] for output in raw.fields["output"]],
             "relation": f"{relation}; {RELATION_OF_RULES}",
         }
-        yield Record(record.where, fields)
+        yield RawRow(raw.where, fields)
     if left_out:
         logger.warning("left out %d facts that KILT has no question for", left_out)
 
 
-def _pair(record: Record) -> Record:
+def _pair(raw: RawRow) -> RawRow:
     """Return a question of Natural Questions as the released rows write it."""
-    question = f"nq question: {record.text('input')}"
-    return Record(record.where, {"loc": question, "loc_ans": record.fields["output"][0]["answer"]})
+    question = f"nq question: {raw.text('input')}"
+    return RawRow(raw.where, {"loc": question, "loc_ans": raw.fields["output"][0]["answer"]})

@@ -1,0 +1,1 @@
+"""Real facts about places from GeoNames: split, worded, and made into rows and claims."""
