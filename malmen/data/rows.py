@@ -1,34 +1,40 @@
 """Rows: the facts to edit, with their paraphrases and their unrelated facts.
 
 Two shapes are known. A *zsRE-shaped* row is a question with its answer; a *FEVER-shaped* row is a
-claim with the label to edit in. Both are read from the fields of MALMEN's released data and from
-those of MEND's, in JSON (a list of rows or a mapping of columns) or JSON lines, gzipped or not.
+claim with the label to edit in. Both are read from files of any kind that
+:mod:`malmen.data.raw_rows` reads, the questions in any form that :mod:`malmen.data.forms` knows.
 
-Rows are checked as they are read (:mod:`malmen.data.raw_rows`), so that nothing downstream meets an
-empty answer.
+Rows are checked as they are read, so that nothing downstream meets an empty answer.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
+from malmen.data.forms import Task, in_zsre_form
 from malmen.data.raw_rows import RawRow, read_raw_rows, write_json_lines
+from malmen.data.subjects import folded
 from malmen.support.errors import InputError
 
 __all__ = [
     "LABELS",
     "Answer",
+    "AnyRow",
     "FeverRow",
+    "Headed",
     "Label",
     "Row",
     "Task",
     "ZsreRow",
     "check_task",
+    "contradictions",
     "fever_row",
+    "fields_of",
     "label",
     "loc_pair",
+    "overwritten",
     "read_rows",
     "without_repeats",
     "write_rows",
@@ -37,18 +43,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Task = Literal["completion", "verdict"]
-"""What a language model does: complete a prompt (zsRE) or judge a claim (FEVER)."""
-
-
 Label = Literal["SUPPORTS", "REFUTES"]
-
 
 Answer = Literal["answers", "alt"]
 
-
 TASKS: tuple[Task, ...] = ("completion", "verdict")
-
 
 LABELS: tuple[Label, ...] = ("SUPPORTS", "REFUTES")
 
@@ -65,6 +64,9 @@ class ZsreRow:
         loc: A question that has nothing to do with this one.
         loc_ans: Its answer.
         relation: What is asked of the subject; None where the data do not say.
+        subject_at: Where in ``src`` the subject begins, if that is not the first place where it
+            stands.
+        where: File and row that it was read from; of no other meaning.
     """
 
     subject: str | None
@@ -74,11 +76,28 @@ class ZsreRow:
     loc: str
     loc_ans: str
     relation: str | None = None
+    subject_at: int | None = None
+    where: str = field(default="", compare=False, repr=False)
 
     @property
     def heading(self) -> str:
         """What tells the row from others."""
         return self.src
+
+    @property
+    def answer(self) -> str:
+        """What is edited in."""
+        return self.ans
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """Other wordings."""
+        return self.rephrase
+
+    @property
+    def unrelated(self) -> tuple[str, str]:
+        """The unrelated prompt and its answer."""
+        return self.loc, self.loc_ans
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,7 @@ class FeverRow:
         unrel_ans: The true label of the unrelated claim.
         subject: What the claim is about; None where the data do not say.
         relation: What the claim says of the subject; None where the data do not say.
+        where: File and row that it was read from; of no other meaning.
     """
 
     prompt: str
@@ -102,14 +122,54 @@ class FeverRow:
     unrel_ans: Label
     subject: str | None = None
     relation: str | None = None
+    where: str = field(default="", compare=False, repr=False)
 
     @property
     def heading(self) -> str:
         """What tells the row from others."""
         return self.prompt
 
+    @property
+    def answer(self) -> Label:
+        """What is edited in."""
+        return self.alt
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """Other wordings."""
+        return self.equiv_prompt
+
+    @property
+    def unrelated(self) -> tuple[str, Label]:
+        """The unrelated claim and its label."""
+        return self.unrel_prompt, self.unrel_ans
+
 
 Row = ZsreRow | FeverRow
+
+AnyRow = TypeVar("AnyRow", ZsreRow, FeverRow)
+
+
+class Headed(Protocol):
+    """Anything that is told apart from others by its question or claim."""
+
+    @property
+    def heading(self) -> str:
+        """The question or claim."""
+        ...
+
+    @property
+    def answer(self) -> str:
+        """Its answer or label."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """File and row that it was read from."""
+        ...
+
+
+Item = TypeVar("Item", bound=Headed)
 
 
 @overload
@@ -128,25 +188,35 @@ def read_rows(
     """Read every row of a file and check it.
 
     Rows that repeat the question or claim of an earlier row are dropped, and their number logged.
-    A file that cannot be read or a malformed row raises an :class:`InputError` that says where.
 
     Args:
-        path: A ``.json`` (list of rows, or mapping of columns) or ``.jsonl`` file, which may be
-            gzipped (``.gz`` at the end of its name).
-        task: ``"completion"`` for fields ``src``, ``rephrase``, ``ans`` (or MEND's ``answers`` and
-            ``alt``), ``loc``, ``loc_ans``; ``"verdict"`` for ``prompt``, ``equiv_prompt``,
-            ``unrel_prompt``, ``alt``, ``unrel_ans``. ``subject`` and ``relation`` are optional.
+        path: A file of rows, of any kind and form.
+        task: ``"completion"`` for questions, ``"verdict"`` for claims (``prompt``,
+            ``equiv_prompt``, ``unrel_prompt``, ``alt``, ``unrel_ans``).
         answer: Which of MEND's fields is the answer to edit in where a row has no ``ans`` but
             both of them: the first of the true ``answers``, or ``alt``.
 
     Returns:
         The rows in the order of the file, their texts stripped.
+
+    Raises:
+        InputError: A file cannot be read, a row is malformed, or its unrelated prompt is the very
+            one that it edits; the message says where.
     """
     check_task(task)
     raws = read_raw_rows(path)
     if task == "completion":
-        return without_repeats([zsre_row(r, answer) for r in raws], path)
-    return without_repeats([fever_row(raw) for raw in raws], path)
+        return without_repeats([_kept_apart(zsre_row(raw, answer)) for raw in raws], path)
+    return without_repeats([_kept_apart(fever_row(raw)) for raw in raws], path)
+
+
+def _kept_apart(row: AnyRow) -> AnyRow:
+    if overwritten([row]):
+        raise InputError(
+            f"{row.where}: its unrelated prompt is the one that it edits, to another answer (give "
+            "it another one, or drop the row)"
+        )
+    return row
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -156,31 +226,44 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
         path: The file; its folder is made where missing.
         rows: Rows of one task.
     """
-    write_json_lines(path, (_without_none(asdict(row)) for row in rows))
+    write_json_lines(path, map(fields_of, rows))
+
+
+def fields_of(row: Row) -> dict[str, Any]:
+    """Return what a file holds of a row."""
+    fields = asdict(row) | {"where": None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def zsre_row(raw: RawRow, answer: Answer, *, with_loc: bool = True) -> ZsreRow:
-    """Return the row that a raw row is; without ``with_loc`` its unrelated question stays empty."""
-    loc, loc_ans = loc_pair(raw) if with_loc else ("", "")
+    """Return the row that a raw row is, in whichever form it stands.
+
+    Without ``with_loc``, a row that has no unrelated question gets an empty one.
+    """
+    raw = in_zsre_form(raw)
+    loc, loc_ans = loc_pair(raw) if with_loc or raw.has("loc") else ("", "")
+    src, subject = raw.text("src"), raw.optional_text("subject")
+    at = raw.fields.get("subject_at")
+    if at is not None and not (type(at) is int and subject and src.startswith(subject, at)):
+        raise raw.fail("subject_at", "no subject begins there", "correct it, or leave it out")
     return ZsreRow(
-        subject=raw.optional_text("subject"),
-        src=raw.text("src"),
+        subject=subject,
+        src=src,
         rephrase=raw.texts("rephrase"),
         ans=_answer(raw, answer),
         loc=loc,
         loc_ans=loc_ans,
         relation=raw.optional_text("relation"),
+        subject_at=at,
+        where=raw.where,
     )
 
 
 def _answer(raw: RawRow, answer: Answer) -> str:
     """Return ``ans``, or the preferred of MEND's two fields, or the other of them."""
-    fields: tuple[str, ...] = ("ans", "answers", "alt")
-    if answer == "alt":
-        fields = ("ans", "alt", "answers")
-    for field in fields:
-        if raw.has(field):
-            return raw.texts(field)[0]
+    for name in ("ans", "alt", "answers") if answer == "alt" else ("ans", "answers", "alt"):
+        if raw.has(name):
+            return raw.texts(name)[0]
     raise raw.fail("ans", "missing", "add 'ans', 'answers' or 'alt'")
 
 
@@ -192,7 +275,7 @@ def loc_pair(raw: RawRow) -> tuple[str, str]:
     # Natural Questions come without a question mark; the released code adds it when it reads them.
     if loc.startswith("nq question:") and not loc.endswith("?"):
         loc += "?"
-    return loc, raw.text("loc_ans")
+    return loc, raw.texts("loc_ans")[0]
 
 
 def label(raw: RawRow, field: str) -> Label:
@@ -212,19 +295,8 @@ def fever_row(raw: RawRow) -> FeverRow:
         unrel_ans=label(raw, "unrel_ans"),
         subject=raw.optional_text("subject"),
         relation=raw.optional_text("relation"),
+        where=raw.where,
     )
-
-
-class Headed(Protocol):
-    """Anything that is told apart from others by its question or claim."""
-
-    @property
-    def heading(self) -> str:
-        """The question or claim."""
-        ...
-
-
-Item = TypeVar("Item", bound=Headed)
 
 
 def without_repeats(items: Sequence[Item], name: str | Path) -> list[Item]:
@@ -237,11 +309,31 @@ def without_repeats(items: Sequence[Item], name: str | Path) -> list[Item]:
     return list(first.values())
 
 
+def contradictions(items: Iterable[Item]) -> list[list[Item]]:
+    """Return those that ask one question, however it is spelt, and have different answers."""
+    same: dict[str, list[Item]] = {}
+    for item in items:
+        same.setdefault(folded(item.heading), []).append(item)
+    return [group for group in same.values() if len({folded(item.answer) for item in group}) > 1]
+
+
+def overwritten(rows: Iterable[AnyRow]) -> list[AnyRow]:
+    """Return the rows whose unrelated prompt is edited, by themselves or others, to another answer.
+
+    Edited together, they would lose locality by what they are asked to learn.
+    """
+    rows = list(rows)
+    edited: dict[str, set[str]] = {}
+    for row in rows:
+        edited.setdefault(folded(row.heading), set()).add(folded(row.answer))
+    return [
+        row
+        for row in rows
+        if edited.get(folded(row.unrelated[0]), set()) - {folded(row.unrelated[1])}
+    ]
+
+
 def check_task(task: str) -> None:
     """Refuse a task that is not one of the two."""
     if task not in TASKS:
         raise InputError(f"unknown task '{task}' (use one of {', '.join(TASKS)})")
-
-
-def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

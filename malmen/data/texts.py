@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
-from malmen.data.raw_rows import read_raw_rows
+from malmen.data.raw_rows import decoded, read_raw_rows
 from malmen.support.errors import InputError
 
 __all__ = ["read_texts", "stream_dataset"]
@@ -16,12 +16,14 @@ def read_texts(path: Path) -> Iterator[str]:
     Either may be gzipped.
 
     Raises:
-        InputError: the file is missing, or is neither.
+        InputError: the file is missing, is neither, or is not UTF-8.
     """
     if path.name.removesuffix(".gz").endswith(".txt"):
         opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
-            yield from (line.strip() for line in file if line.strip())
+        with opened(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if text := decoded(line, str(path), line=number).strip():
+                    yield text
     else:
         yield from (raw.text("text") for raw in read_raw_rows(path))
 

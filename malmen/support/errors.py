@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-__all__ = ["InputError", "choices"]
+__all__ = ["InputError", "choices", "quoted"]
 
 
 class InputError(ValueError):
@@ -19,3 +19,10 @@ def choices(value: object, known: Sequence[object]) -> str:
     near = get_close_matches(str(value), names, n=1)
     question = f"did you mean {near[0]!r}? " if near else ""
     return f"({question}choices: {', '.join(names)})"
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """Return a text in quotation marks, its middle cut out where it is long."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} … {text[-most // 3 :]}"
+    return repr(text)

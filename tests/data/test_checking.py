@@ -39,7 +39,7 @@ def test_the_kind_of_a_file_is_that_of_most_rows(tmp_path, rows, title):
     path = write_lines(tmp_path / "rows.jsonl", *rows)
     report, malformed = check(path)
     assert report.startswith(f"{path}: {len(rows)} rows, {title}\n")
-    assert malformed == (len(rows) == 3)
+    assert bool(malformed) == ({"anything": 1} in rows)
 
 
 def test_fields_are_counted_with_what_they_hold(tmp_path):
@@ -54,7 +54,7 @@ def test_repeats_are_counted(tmp_path):
     rows = [row("Ada"), row("Ada"), row("Bob", src="WHO is Ada?"), row("Cyd")]
     report, _ = check(write_lines(tmp_path / "rows.jsonl", *rows))
     assert number(report, "rows repeat the question of an earlier row") == 1
-    assert number(report, "do if case does not count") == 2
+    assert number(report, "do if spelling does not count") == 2
 
 
 def test_lengths_of_answers_are_quantiles(tmp_path):
@@ -91,7 +91,7 @@ def test_of_many_malformed_rows_the_first_are_named(tmp_path):
     report, malformed = check(write_lines(tmp_path / "rows.jsonl", *rows))
     assert malformed == len(rows)
     assert report.count("field 'ans': empty") == MOST_PROBLEMS
-    assert report.endswith("  and 2 more\n")
+    assert "\n  and 2 more\n" in report
 
 
 @pytest.mark.parametrize(
@@ -139,5 +139,7 @@ def test_the_real_splits_are_as_their_description_says(shared_data):
     assert number(report, "of 6,479 rows have a claim that occurs there") == 0
     assert number(report, "of 6,479 rows that name a page have one that occurs there") == 184
     report, malformed = check(shared_data / "counterfact" / "counterfact-train.json.gz")
-    assert malformed == 0
+    assert "malformed rows: 0\n" in report
     assert number(report, "rows repeat the prompt of an earlier row") == 77
+    assert "prompts with different answers: 59\n" in report
+    assert malformed == 59 + 225  # unrelated prompts that another row edits

@@ -4,32 +4,30 @@ import gzip
 import json
 
 import pytest
-from fact_strategies import zsre_files
 from hypothesis import given
 from hypothesis import strategies as st
 from row_files import FEVER, ZSRE, write_lines
 
-from malmen.data.importing import attach_unrelated, import_rows
+from malmen.data.importing import import_rows
 from malmen.data.raw_rows import read_raw_rows
-from malmen.data.rows import LABELS, FeverRow, ZsreRow, loc_pair
+from malmen.data.rows import LABELS, FeverRow, loc_pair
 from malmen.support.errors import InputError
 
 
-@given(rows=zsre_files, n_pairs=st.integers(1, 8))
-def test_unrelated_pairs_are_attached_in_turn(rows, n_pairs):
-    pairs = [(f"question {i}?", f"answer {i}") for i in range(n_pairs)]
-    attached = attach_unrelated(rows, pairs)
-    assert [(row.loc, row.loc_ans) for row in attached] == [
-        pairs[i % n_pairs] for i in range(len(rows))
-    ]
-    assert [row.src for row in attached] == [row.src for row in rows]
-
-
-def test_no_pairs_to_attach_is_an_error():
-    row = ZsreRow(subject=None, src="?", rephrase=("?",), ans="!", loc="", loc_ans="")
-    with pytest.raises(InputError, match="no unrelated pairs"):
-        attach_unrelated([row], [])
-    assert attach_unrelated([], []) == []
+@given(
+    names=st.lists(st.text("ab", min_size=1), min_size=1, unique=True), n_pairs=st.integers(1, 8)
+)
+def test_unrelated_pairs_are_attached_in_turn(tmp_path_factory, names, n_pairs):
+    folder = tmp_path_factory.mktemp("pairs")
+    bare = {k: v for k, v in ZSRE.items() if not k.startswith("loc")}
+    rows = write_lines(folder / "rows.jsonl", *({**bare, "src": f"Who is {n}?"} for n in names))
+    pairs = [{"loc": f"question {i}?", "loc_ans": f"answer {i}"} for i in range(n_pairs)]
+    pairs = write_lines(folder / "pairs.jsonl", *pairs)
+    got = import_rows([rows], task="completion", unrelated=pairs, n=None, seed=0)
+    order = [row.loc for row in got]
+    assert order == [order[i % n_pairs] for i in range(len(names))]
+    assert len(set(order)) == min(n_pairs, len(names))
+    assert {row.src for row in got} == {f"Who is {n}?" for n in names}
 
 
 def test_rows_with_their_own_unrelated_question_keep_it(tmp_path):

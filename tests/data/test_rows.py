@@ -118,7 +118,8 @@ def test_a_malformed_field_is_named_with_its_place(folder, data, task, kind):
         ("rows.json", '{"src": "a"}', "rows.json: field 'src': a text instead of a column"),
         ("rows.json", '{"src": ["a"], "ans": []}', "rows.json: columns of different lengths"),
         ("rows.jsonl", "", "rows.jsonl: no rows"),
-        ("rows.csv", "", "rows.csv: unknown kind of file"),
+        ("rows.csv", "", "rows.csv: no rows"),
+        ("rows.xml", "", "rows.xml: unknown kind of file"),
     ],
 )
 def test_a_malformed_file_is_named(tmp_path, name, content, message):

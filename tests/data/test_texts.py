@@ -40,7 +40,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"field 'text': missing"):
         list(read_texts(write(tmp_path / "a.jsonl", '{"words": "a"}\n')))
     with pytest.raises(InputError, match="unknown kind of file"):
-        list(read_texts(write(tmp_path / "a.csv", "a")))
+        list(read_texts(write(tmp_path / "a.xml", "a")))
 
 
 # --- data sets of the hub ---

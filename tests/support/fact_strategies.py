@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from malmen.data.rows import LABELS, FeverRow, ZsreRow
+from malmen.data.rows import LABELS, FeverRow, ZsreRow, overwritten
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
 wordings = st.lists(texts, min_size=1, max_size=3).map(tuple)
@@ -32,8 +32,12 @@ fever_rows = st.builds(
 
 
 def files_of(rows, heading):
-    """Draw what one file holds: at least one row, no two with the same question or claim."""
-    return st.lists(rows, min_size=1, max_size=6, unique_by=lambda row: getattr(row, heading))
+    """Draw what one file holds: at least one row, no two with the same question or claim.
+
+    No unrelated prompt is edited.
+    """
+    drawn = st.lists(rows, min_size=1, max_size=6, unique_by=lambda row: getattr(row, heading))
+    return drawn.filter(lambda rows: not overwritten(rows))
 
 
 zsre_files = files_of(zsre_rows, "src")

@@ -10,12 +10,11 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from malmen.data.importing import RELATION_OF_RULES, fever_rows, zsre_rows
+from malmen.data.importing import RELATION_OF_RULES, Draw, fever_rows, zsre_rows
 from malmen.data.raw_rows import RawRow, read_raw_rows
-from malmen.data.rows import LABELS, FeverRow, ZsreRow
+from malmen.data.rows import LABELS, FeverRow, ZsreRow, fields_of
 from malmen.support.errors import InputError
 from malmen.support.files import atomic
 
@@ -40,23 +39,23 @@ def rebuild(facts: Path, *, unrelated: Path | None, out: Path) -> None:
     Raises:
         InputError: a file cannot be read, or is not what it is taken for.
     """
-    rng = random.Random(0)
+    draw = Draw(name=str(facts), n=None, rng=random.Random(0))
     rows: Sequence[ZsreRow] | Sequence[FeverRow]
     if unrelated is None:
         claims = [_claim(raw) for raw in _read(facts, LABELS)]
-        rows = fever_rows(claims, str(facts), unrelated=None, n=None, rng=rng)
+        rows = fever_rows(claims, None, draw)
     else:
         raws = list(_questions(_read(facts)))
         pairs = [_pair(raw) for raw in _read(unrelated)]
-        rows = zsre_rows(raws, str(facts), unrelated=pairs, n=None, rng=rng)
-    lines = (json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+        rows = zsre_rows(raws, pairs, draw)
+    lines = (json.dumps(fields_of(row), ensure_ascii=False) for row in rows)
     with atomic(out) as temporary:
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def _read(path: Path, answers: Sequence[str] | None = None) -> list[RawRow]:
     """Return the rows that have an answer, or one of certain answers; say how many have none."""
-    raws = _read_all(path)
+    raws = read_raw_rows(path)
     kept = []
     for raw in raws:
         outputs = raw.fields.get("output") or []
@@ -68,18 +67,6 @@ def _read(path: Path, answers: Sequence[str] | None = None) -> list[RawRow]:
     if len(kept) < len(raws):
         logger.warning("%s: left out %d rows without answers", path, len(raws) - len(kept))
     return kept
-
-
-def _read_all(path: Path) -> list[RawRow]:
-    if path.suffix != ".parquet":
-        return read_raw_rows(path)
-    from pyarrow import ArrowException, parquet
-
-    try:
-        rows = parquet.read_table(path, columns=["input", "meta", "output"]).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise InputError(f"{path}: not a Parquet file of KILT: {error} (fetch it again)") from error
-    return [RawRow(f"{path}:row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
 def _claim(raw: RawRow) -> RawRow:
