@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -145,20 +145,43 @@ def download(
 
 
 @data_app.command
-def check(file: Annotated[Path, tyro.conf.Positional], *, against: OptionalPath = None) -> None:
-    """Say what a data file holds: fields, repeats, malformed rows, lengths of answers.
+def check(
+    file: Annotated[Path, tyro.conf.Positional],
+    *,
+    against: OptionalPath = None,
+    answer: Literal["answers", "alt"] = "answers",
+    lm: EditedModel | None = None,
+    weights: OptionalPath = None,
+) -> None:
+    """Say what a data file is, who can use it, and everything that is wrong with it.
 
-    The exit status is 1 if a row is malformed.
+    The exit status is 1 if a row is malformed or contradicts another, if the unrelated prompt of
+    one is edited, or if there is no row to use.
 
     Args:
-        file: Rows of zsRE, FEVER or CounterFact, claims, or unrelated questions.
+        file: Rows of zsRE, FEVER, CounterFact and other data sets, claims, or unrelated questions.
         against: File of another split: questions and subjects that occur in both are counted.
+        answer: For MEND's zsRE fields: which answer is edited in.
+        lm: Language model that the rows are for, a name in the catalogue.
+        weights: Folder of the model: whether its tokenizer can read the rows is checked, too.
     """
-    from malmen.data.checking import check
+    from malmen.data.checking import Editor, Reader, check
+    from malmen.experiment.cards import cards
 
-    report, malformed = check(file, against=against)
-    print(report, end="")
-    if malformed:
+    if weights is not None and lm is None:
+        raise InputError("--weights: name the language model, too (--lm)")
+    reader = None
+    if lm is not None:
+        entry = lookup(lm)
+        reader = Reader(entry.title, entry.task, None if weights is None else _encoder(lm, weights))
+    editors = [
+        Editor(card.title, card.subjects)
+        for card in cards()
+        if lm is None or card.edits(lookup(lm))
+    ]
+    found, wrong = check(file, against=against, answer=answer, editors=editors, reader=reader)
+    print(found, end="")
+    if wrong:
         sys.exit(1)
 
 
@@ -324,18 +347,25 @@ def import_rows(
     unrelated: OptionalPath = None,
     exclude: list[Path] = [],
     answer: Literal["answers", "alt"] = "answers",
+    skip_malformed: bool = False,
+    on_contradiction: Literal["keep", "last", "error"] = "keep",
+    weights: OptionalPath = None,
     seed: int = 0,
 ) -> None:
-    """Draw rows from real zsRE or FEVER files.
+    """Draw rows from real files of zsRE, FEVER and other data sets.
 
     Args:
         lm: Name in the catalogue; it says what its rows are, questions or claims.
-        files: JSON or JSON-lines files with the fields of MALMEN's or MEND's data, gzipped or not.
+        files: Files of rows, of any kind and form that docs/data.md lists.
         out: JSON lines, one complete row each.
         rows: Number of rows.
         unrelated: File of unrelated pairs, for files without them.
         exclude: Files of rows (of other splits) whose subjects and prompts are left out.
         answer: For MEND's zsRE fields: edit in the true answer or the alternative one.
+        skip_malformed: Leave malformed rows out, and count them.
+        on_contradiction: Of one question with different answers, keep what is spelt in different
+            ways and else the first; or the last; or refuse the files.
+        weights: Folder of the model: rows that its tokenizer cannot read are malformed, too.
         seed: Of the draw.
     """
     from malmen.data.importing import import_rows as draw_rows
@@ -349,6 +379,9 @@ def import_rows(
         n=rows,
         seed=seed,
         answer=answer,
+        skip_malformed=skip_malformed,
+        on_contradiction=on_contradiction,
+        fits=None if weights is None else _encoder(lm, weights),
     )
     write_rows(out, drawn)
 
@@ -1000,6 +1033,13 @@ def search_table(*, evaluations: list[Path], out: Path) -> None:
 
     with atomic(out) as temporary:
         trials(evaluations).to_csv(temporary, index=False)
+
+
+def _encoder(lm: str, weights: Path) -> Callable[[str, str], object]:
+    """Return what tokenises a prompt and its answer for a language model, or refuses them."""
+    from malmen.experiment.loading import load_encoder
+
+    return load_encoder(lm, weights)
 
 
 def _know(editors: Sequence[str]) -> None:

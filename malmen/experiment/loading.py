@@ -1,6 +1,6 @@
 """Language models as commands load them: with their libraries quiet, from stored states."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ import transformers
 
 from malmen.data.rows import read_rows
 from malmen.lm import onednn
+from malmen.lm.batches import Example
 from malmen.lm.catalogue import Modules, catalogue, lookup
 from malmen.lm.device import choose_device
 from malmen.lm.encoding import EncodedFact, encode_rows
@@ -17,7 +18,7 @@ from malmen.lm.open_catalogue import completed
 from malmen.recording.frozen import PrefixStore, replay
 from malmen.support.errors import InputError
 
-__all__ = ["encode", "load", "prepare_libraries"]
+__all__ = ["encode", "load", "load_encoder", "prepare_libraries"]
 
 
 def prepare_libraries(*, fast: bool = True) -> None:
@@ -66,6 +67,16 @@ def load(
     if prefixes:
         replay(model, PrefixStore.merged([PrefixStore.load(p, model=lm) for p in prefixes]))
     return model.to(place)
+
+
+def load_encoder(lm: str, weights: Path) -> Callable[[str, str], Example]:
+    """Return how a language model tokenises a prompt and its answer, without reading its weights.
+
+    Raises:
+        InputError: The folder holds no model, or no tokenizer.
+    """
+    prepare_libraries(fast=False)
+    return LanguageModel.shell(weights, completed(lookup(lm), weights)).encode
 
 
 def encode(model: LanguageModel, rows: Path, *, seed: int) -> list[EncodedFact]:

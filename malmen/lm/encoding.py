@@ -4,9 +4,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from malmen.data.rows import Row, ZsreRow
+from malmen.data.rows import Row
 from malmen.lm.batches import Example
 from malmen.lm.language_model import LanguageModel
+from malmen.support.errors import InputError
 
 __all__ = ["EncodedFact", "encode_rows"]
 
@@ -33,27 +34,23 @@ def encode_rows(lm: LanguageModel, rows: Sequence[Row], *, seed: int) -> list[En
         One encoded fact a row, in the same order.
 
     Raises:
-        InputError: an answer tokenises to nothing.
+        InputError: rows cannot be tokenised; their places are named, and what is wrong first.
     """
     draw = random.Random(seed)
-    facts = []
+    facts, refused = [], []
     for row in rows:
-        if isinstance(row, ZsreRow):
-            edit, paraphrases, unrelated = row.src, row.rephrase, (row.loc, row.loc_ans)
-            answer = row.ans
-        else:
-            edit, paraphrases, unrelated = (
-                row.prompt,
-                row.equiv_prompt,
-                (row.unrel_prompt, row.unrel_ans),
-            )
-            answer = row.alt
-        facts.append(
-            EncodedFact(
-                lm.encode(edit, answer),
-                lm.encode(draw.choice(paraphrases), answer),
-                lm.encode(*unrelated),
-                row,
-            )
+        pairs = (
+            (row.heading, row.answer),
+            (draw.choice(row.paraphrases), row.answer),
+            row.unrelated,
         )
+        try:
+            edit, equivalent, unrelated = (lm.encode(*pair) for pair in pairs)
+            facts.append(EncodedFact(edit, equivalent, unrelated, row))
+        except InputError as error:
+            refused.append((row.where, str(error)))
+    if refused:
+        (where, what), *others = refused
+        more = f"; {len(others)} more: {', '.join(w for w, _ in others[:20])}" if others else ""
+        raise InputError(f"{where}: {what}{more} (`malmen data check` lists all)")
     return facts

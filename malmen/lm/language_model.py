@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -17,7 +18,7 @@ from malmen.lm.kinds import kind_of
 from malmen.lm.model_tree import auto_class
 from malmen.lm.shortcuts import Reading, cut_feed_forwards, cut_head, fuse_gelu
 from malmen.lm.weights import manifest
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, quoted
 
 __all__ = ["LanguageModel"]
 
@@ -72,13 +73,28 @@ class LanguageModel:
         Raises:
             InputError: the folder holds no model, or a downloaded one that has changed.
         """
-        if not (folder / "config.json").exists():
-            raise InputError(f"{folder}: no language model there (config.json is missing)")
+        config = _config(folder)
         manifest.verify(folder)
         options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-        kind = auto_class(entry, AutoConfig.from_pretrained(folder))
-        model = kind.from_pretrained(folder, use_safetensors=True, **options)
-        return cls(model, AutoTokenizer.from_pretrained(folder), entry)
+        tokenizer = _tokenizer(folder)
+        try:
+            kind = auto_class(entry, config)
+            model = kind.from_pretrained(folder, use_safetensors=True, **options)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: its weights cannot be read: {error}") from error
+        return cls(model, tokenizer, entry)
+
+    @classmethod
+    def shell(cls, folder: Path, entry: Entry) -> "LanguageModel":
+        """Read a model folder without its weights: what is left can encode, and nothing else.
+
+        Raises:
+            InputError: the folder holds no model, or no tokenizer.
+        """
+        config = _config(folder)
+        with torch.device("meta"):
+            model = auto_class(entry, config).from_config(config)
+        return cls(model, _tokenizer(folder), entry)
 
     def to(self, device: torch.device | str) -> "LanguageModel":
         """Move to a device what there is of the model: without its frozen blocks, only the rest."""
@@ -98,24 +114,36 @@ class LanguageModel:
     @property
     def longest(self) -> int:
         """Tokens that it reads at most: as many as it has positions, if they are numbered."""
-        return getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
+        positions = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
+        if self.entry.task == "verdict" and self.tokenizer is not None:  # RoBERTa counts from 2
+            positions = min(positions, self.tokenizer.model_max_length)
+        return int(positions)
 
     def encode(self, prompt: str, answer: str) -> Example:
         """Tokenise a prompt and its answer (a fact checker: a claim and its label).
 
         Raises:
-            InputError: the prompt or the answer tokenises to nothing, or they are too long.
+            InputError: the prompt or the answer tokenises to nothing, or they are too long, or the
+                vocabulary cannot spell the answer.
         """
         ids = self.tokenizer(prompt)["input_ids"]
         targets = self.kind.targets(self.tokenizer, answer)
         if not ids or not targets:
             empty = "answer" if ids else "prompt"
-            raise InputError(f"the {empty} of ({prompt!r}, {answer!r}) tokenises to nothing")
+            raise InputError(
+                f"the {empty} of ({quoted(prompt)}, {quoted(answer)}) tokenises to nothing: leave "
+                "the row out"
+            )
+        if self.entry.task == "completion" and self.tokenizer.unk_token_id in targets:
+            raise InputError(  # it would be right whatever it stands for
+                f"the vocabulary of {self.entry.title} cannot spell the answer {quoted(answer)} "
+                f"(a part becomes {self.tokenizer.unk_token}): leave the row out"
+            )
         example = self.kind.example(ids, targets)
         if len(example.ids) > self.longest:
             raise InputError(
-                f"{prompt!r} and its answer have {len(example.ids)} tokens, and {self.entry.title} "
-                f"reads at most {self.longest}: leave the row out"
+                f"{quoted(prompt)} and its answer have {len(example.ids)} tokens, and "
+                f"{self.entry.title} reads at most {self.longest}: leave the row out"
             )
         return example
 
@@ -210,6 +238,23 @@ class LanguageModel:
             for name, originals in base.items():
                 for kind, original in originals.items():
                     setattr(self.layers[name], kind, original)
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: no language model there (config.json is missing)")
+    return AutoConfig.from_pretrained(folder)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # transformers raises whatever its parts do
+        what = str(error).partition("\n")[0]
+        raise InputError(
+            f"{folder}: no tokenizer that can be read: {what} (copy tokenizer.json there)"
+        ) from error
+    return tokenizer
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear | Conv1D:
