@@ -25,6 +25,7 @@ from malmen.lm.language_model import LanguageModel
 from malmen.lm.sampling import sample_texts
 from malmen.normal_equation import Metric, parameter_shift
 from malmen.settings import MemitSettings
+from malmen.support.errors import InputError
 from malmen.support.progress import Progress
 
 __all__ = ["MEMIT", "sample_contexts"]
@@ -100,14 +101,24 @@ class MEMIT(Remembering):
         Raises:
             InputError: a fact is to be judged, or its prompt does not name its subject.
         """
+        questions = _questions(facts)
         memory = self._memory(lm)
-        questions = [question(fact.row) for fact in facts]
         prompts = [
             subject_prompt(lm, fact, context=context)
             for fact in questions
             for context in memory.contexts
         ]
         return self._spread(lm, prompts, self._values(lm, questions, memory))
+
+    def check(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> None:
+        """Refuse facts that cannot be edited, before the first value is found.
+
+        Raises:
+            InputError: as :meth:`edit`; or a fact is too long behind one of the contexts.
+        """
+        for fact in _questions(facts):
+            for context in self._memory(lm).contexts:
+                subject_prompt(lm, fact, context=context)
 
     def _memory(self, lm: LanguageModel) -> _Remembered:
         if lm not in self._memories:
@@ -178,6 +189,21 @@ class MEMIT(Remembering):
         by_context = (-1, self.settings.contexts)
         means = _context_mean(torch.cat(keys)[back].unflatten(0, by_context))
         return means, torch.cat(states)[back].unflatten(0, by_context)[:, 0]
+
+
+def _questions(facts: Sequence[EncodedFact]) -> list[Question]:
+    """Return what MEMIT takes from facts, or refuse all that it cannot edit."""
+    found, refused = [], []
+    for number, fact in enumerate(facts, start=1):
+        try:
+            found.append(question(fact.row))
+        except InputError as error:
+            where = (fact.row.where if fact.row else "") or f"row {number}"
+            refused.append(f"{where}: {error}")
+    if refused:
+        more = f"; and {len(refused) - 1} more rows" if len(refused) > 1 else ""
+        raise InputError(f"{refused[0]}{more} (`malmen data check` lists them)")
+    return found
 
 
 def _context_mean(keys: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """MEMIT's first step: the hidden state that makes a language model complete a fact."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,11 +8,12 @@ import torch
 from torch import Tensor
 
 from malmen.data.rows import Row, ZsreRow
+from malmen.data.subjects import subject_end
 from malmen.lm.batches import Example
 from malmen.lm.language_model import LanguageModel
 from malmen.recording.tails import Tails
 from malmen.settings import MemitSettings
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, quoted
 
 __all__ = ["Question", "SubjectPrompt", "optimise_values", "question", "subject_prompt"]
 
@@ -64,14 +64,9 @@ def question(row: Row | None) -> Question:
     if not isinstance(row, ZsreRow):
         raise InputError("MEMIT edits facts to be completed (zsRE rows), not claims (FEVER rows)")
     if row.subject is None:
-        raise InputError(f"MEMIT needs the subject of {row.src!r}: add the field 'subject'")
-    found = re.search(rf"(?<!\w){re.escape(row.subject)}(?!\w)", row.src)
-    if found is None:
-        raise InputError(
-            f"the subject {row.subject!r} does not occur in {row.src!r}: correct the field "
-            "'subject', or leave the row out"
-        )
-    return Question(row.src, row.ans, row.subject, found.end())
+        raise InputError(f"MEMIT needs the subject of {quoted(row.src)}: add the field 'subject'")
+    end = subject_end(row.subject, row.src, at=row.subject_at)
+    return Question(row.src, row.ans, row.subject, end)
 
 
 def subject_prompt(lm: LanguageModel, fact: Question, *, context: str = "") -> SubjectPrompt:

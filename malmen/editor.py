@@ -19,6 +19,7 @@ from malmen.settings import HyperSettings, TokenSettings
 
 __all__ = [
     "Batches",
+    "Demanding",
     "Editor",
     "HyperNetworkEditor",
     "LeastSquaresEditor",
@@ -39,6 +40,15 @@ class Editor(Protocol):
 
     def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
         """Return the shifts that write all ``facts`` into the language model at once."""
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """An editor that cannot edit every fact."""
+
+    def check(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> None:
+        """Raise an :class:`InputError` that names what it cannot edit, before it edits anything."""
         ...
 
 

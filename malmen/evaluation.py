@@ -14,7 +14,8 @@ from itertools import chain
 import pandas as pd
 from torch import Tensor, nn
 
-from malmen.editor import Editor, Remembering
+from malmen.data.rows import FeverRow, ZsreRow, overwritten
+from malmen.editor import Demanding, Editor, Remembering
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import Predictions, predict
@@ -84,8 +85,9 @@ class Evaluation:
 
     Attributes:
         scores: the columns ``edits``, ``edit_set``, ``fact`` and all metrics; one row a fact.
-        editing: for every edit set its ``edits``, ``edit_set`` and the ``seconds`` that the editor
-            took to turn the facts into shifts.
+        editing: for every edit set its ``edits``, ``edit_set``, the ``seconds`` that the editor
+            took to turn the facts into shifts, and how many facts are ``overwritten``: their
+            unrelated prompt is edited in the same set to another answer, so that LS cannot hold.
     """
 
     scores: pd.DataFrame
@@ -117,11 +119,14 @@ def evaluate(
         The scores of every fact, and how long editing took.
 
     Raises:
-        InputError: a count asks for more facts than there are.
+        InputError: a count asks for more facts than there are, or a fact cannot be edited.
     """
     check_pool(counts, sets=sets, pool=len(facts))
     frames, editing = [], []
     pool = facts[: max(counts) * sets]
+    for editor in editors.values():
+        if isinstance(editor, Demanding):
+            editor.check(lm, pool)
     title = lm.entry.title
     with Progress(f"{title} before editing", total=len(pool), unit="facts", show=progress) as bar:
         before = score_facts(lm, pool, size=size)
@@ -134,7 +139,15 @@ def evaluate(
                 started = time.perf_counter()
                 shifts = editors[count].edit(lm, [pool[i] for i in chosen])
                 seconds = time.perf_counter() - started + _remembered_seconds(editors[count])
-                editing.append({"edits": count, "edit_set": edit_set, "seconds": seconds})
+                lost = _overwritten([pool[i] for i in chosen])
+                editing.append(
+                    {
+                        "edits": count,
+                        "edit_set": edit_set,
+                        "seconds": seconds,
+                        "overwritten": lost,
+                    }
+                )
                 weights = lm.edited_weights(shifts)
                 after = score_facts(lm, [pool[i] for i in chosen], size=size, weights=weights)
                 columns = after.columns(before.of(chosen))
@@ -143,6 +156,12 @@ def evaluate(
                 means = {m.upper(): float(frame[m].mean()) for m in ("es", "gs", "ls")}
                 bar.update(count, edits=count, **means)
     return Evaluation(pd.concat(frames, ignore_index=True), editing)
+
+
+def _overwritten(facts: Sequence[EncodedFact]) -> int:
+    rows = [fact.row for fact in facts]
+    questions = overwritten(row for row in rows if isinstance(row, ZsreRow))
+    return len(questions) + len(overwritten(row for row in rows if isinstance(row, FeverRow)))
 
 
 def _remembered_seconds(editor: Editor) -> float:

@@ -66,6 +66,7 @@ class Card:
         training: The dataclass of the hyper-parameters of its meta-training, or None if it needs
             none. With it, the class is a `HyperNetworkEditor`, and its settings `HyperSettings`.
         statistics: Whether it needs statistics of keys.
+        subjects: Whether every prompt has to name its subject.
         modules: The modules it edits, a choice of the catalogue, if they are always the same.
             They may lie below stored states, so a trained editor has none of its own.
         later: Where it is published, if later than the paper.
@@ -80,6 +81,7 @@ class Card:
     settings: type[Any]
     training: type[Any] | None = None
     statistics: bool = False
+    subjects: bool = False
     modules: Modules | None = None
     later: str = ""
     color: str = ""
@@ -152,6 +154,7 @@ MEMIT = Card(
     editor="baselines.memit:MEMIT",
     settings=MemitSettings,
     statistics=True,
+    subjects=True,
     modules="memit",
     color="#E69F00",
     marker="v",
