@@ -15,14 +15,22 @@ import pandas as pd
 from torch import Tensor, nn
 
 from malmen.data.rows import FeverRow, ZsreRow, overwritten
-from malmen.editor import Demanding, Editor, Remembering
+from malmen.editor import Demanding, Editor, Remembering, Shifts
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import Predictions, predict
 from malmen.support.errors import InputError
 from malmen.support.progress import Progress
 
-__all__ = ["Evaluation", "Scores", "check_pool", "edit_and_score", "evaluate", "score_facts"]
+__all__ = [
+    "Evaluation",
+    "Scores",
+    "check_pool",
+    "edit_and_score",
+    "evaluate",
+    "finite_shifts",
+    "score_facts",
+]
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,24 @@ def edit_and_score(
     editor: Editor, lm: LanguageModel, facts: Sequence[EncodedFact], *, size: int
 ) -> Scores:
     """Edit all ``facts`` in at once and score them."""
-    shifts = editor.edit(lm, facts)
+    shifts = finite_shifts(editor, lm, facts)
     return score_facts(lm, facts, size=size, weights=lm.edited_weights(shifts))
+
+
+def finite_shifts(editor: Editor, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+    """Return an editor's shifts.
+
+    Raises:
+        ArithmeticError: one of them is not finite; an LM with it would answer nothing.
+    """
+    shifts = editor.edit(lm, facts)
+    for layer, shift in shifts.items():
+        if not shift.isfinite().all():
+            raise ArithmeticError(
+                f"{type(editor).__name__}: the shift of {layer} is not finite after {len(facts)} "
+                "edits: lower the editor's learning rate"
+            )
+    return shifts
 
 
 @dataclass(frozen=True)
@@ -137,7 +161,7 @@ def evaluate(
             for edit_set in range(sets):
                 chosen = range(edit_set * count, (edit_set + 1) * count)
                 started = time.perf_counter()
-                shifts = editors[count].edit(lm, [pool[i] for i in chosen])
+                shifts = finite_shifts(editors[count], lm, [pool[i] for i in chosen])
                 seconds = time.perf_counter() - started + _remembered_seconds(editors[count])
                 lost = _overwritten([pool[i] for i in chosen])
                 editing.append(

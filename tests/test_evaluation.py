@@ -22,7 +22,8 @@ from torch import Tensor
 
 from baselines.fine_tuning import FineTuning
 from baselines.ultraedit import UltraEdit
-from malmen.editor import Editor, Remembering, Shifts
+from malmen.data.rows import ZsreRow
+from malmen.editor import Demanding, Editor, Remembering, Shifts
 from malmen.evaluation import check_pool, edit_and_score, evaluate, score_facts
 from malmen.lm.batches import Example
 from malmen.lm.encoding import EncodedFact
@@ -246,6 +247,45 @@ def test_what_an_editor_remembers_counts_as_time_of_editing() -> None:
         {2: Elephant()}, LLAMA, LLAMA_FACTS, counts=[2], sets=1, size=4, progress=False
     ).editing
     assert 1000 < found["seconds"] < 2000
+
+
+def test_an_editor_may_refuse_facts_before_any_is_edited() -> None:
+    class Choosy(Fixed, Demanding):
+        def check(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> None:
+            if LLAMA_FACTS[5] in facts:
+                raise InputError("not the last one")
+
+    editor = Choosy()
+    with pytest.raises(InputError, match="not the last one"):
+        evaluate({3: editor}, LLAMA, LLAMA_FACTS, counts=[3], sets=2, size=4, progress=False)
+    assert not editor.edits
+    evaluate({1: editor}, LLAMA, LLAMA_FACTS, counts=[1], sets=5, size=4, progress=False)
+    assert len(editor.edits) == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_shift_that_is_not_finite_is_refused(value: float) -> None:
+    class Wild(Fixed):
+        def edit(self, lm: LanguageModel, facts: Sequence[EncodedFact]) -> Shifts:
+            shifts = dict(super().edit(lm, facts))
+            list(shifts.values())[-1][0, 0] = value
+            return shifts
+
+    layer = list(LLAMA.shapes)[-1]
+    with pytest.raises(ArithmeticError, match=f"Wild: the shift of {layer} is not finite after 2"):
+        evaluate({2: Wild()}, LLAMA, LLAMA_FACTS, counts=[2], sets=1, size=4, progress=False)
+
+
+def test_edited_unrelated_prompts_are_counted() -> None:
+    def row(i: int, loc: str) -> ZsreRow:
+        return ZsreRow(None, f"Who is {i}?", ("a",), f"answer {i}", loc, "x")
+
+    rows = [row(0, "who is 1"), row(1, "Where?"), row(2, "Who is 0?"), row(3, "Who is 3?")]
+    facts = [replace(f, row=r) for f, r in zip(LLAMA_FACTS, rows, strict=False)]
+    editing = evaluate(
+        dict.fromkeys([2, 1], Fixed()), LLAMA, facts, counts=[2, 1], sets=2, size=4, progress=False
+    ).editing
+    assert [entry["overwritten"] for entry in editing] == [1, 1, 0, 0]
 
 
 def test_edit_and_score_edits_all_its_facts() -> None:

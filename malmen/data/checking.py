@@ -109,15 +109,16 @@ def check(
                 f"{path}: rows of an unknown kind cannot be compared (leave out --against)"
             )
         why = form.declined if form else "no fields that the suite knows (docs/data.md lists them)"
-        return "\n\n".join([*parts, f"cannot be used: {why}"]) + "\n", len(raws) or 1
+        parts += [f"cannot be used: {why}", _listing("malformed rows", malformed)]
+        return "\n\n".join(parts) + "\n", len(raws) + len(malformed)
     items: list[_Item] = well_formed(raws, _reading(form, answer, reader), malformed)
     parts += [_duplicates(items, form), _answers(items)]
     if others:
         parts.append(f"{sum(others.values()):,} rows are of another form: {', '.join(others)}")
     if against is not None:
         parts.append(_overlap(items, form, against))
-    wrong = {
-        "malformed rows": [str(error) for error in malformed],
+    wrong: dict[str, Sequence[object]] = {
+        "malformed rows": malformed,
         f"{form.heading}s with different answers": _contradictory(items),
         "rows whose unrelated prompt is edited to another answer": _overwritten(items),
     }
@@ -276,7 +277,7 @@ def _overwritten(items: Iterable[_Item]) -> list[str]:
     return [row.where for row in zsre] + [row.where for row in fever]
 
 
-def _listing(what: str, lines: Sequence[str], *, count: bool = True) -> str:
+def _listing(what: str, lines: Sequence[object], *, count: bool = True) -> str:
     shown = [f"{what}: {len(lines):,}" if count else what]
     shown += [f"  {line}" for line in lines[:MOST_PROBLEMS]]
     if len(lines) > MOST_PROBLEMS:

@@ -273,6 +273,8 @@ def _listed(path: Path, content: object) -> list[object]:
         return [{name: column.get(n) for name, column in content.items()} for n in numbers]
     if set(content) >= {"columns", "data"} and isinstance(content["data"], list):
         return [dict(zip(content["columns"], values, strict=False)) for values in content["data"]]
+    if any(isinstance(value, str) for value in values):
+        return [content]
     return _rows_of_columns(path, content)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from malmen.data.rows import ZsreRow, read_rows
 from malmen.editor import Editor
-from malmen.evaluation import check_pool
+from malmen.evaluation import check_pool, finite_shifts
 from malmen.experiment.editors import load_editor
 from malmen.experiment.loading import load
 from malmen.lm.catalogue import lookup
@@ -65,7 +65,7 @@ def before_and_after(
             ("unrelated", row.loc, row.loc_ans),
         )
     ]
-    shifts = editor.edit(lm, encode_rows(lm, rows, seed=0))
+    shifts = finite_shifts(editor, lm, encode_rows(lm, rows, seed=0))
     weights = lm.edited_weights(shifts)
     for prompt in prompts:
         prompt["before"] = _answer(lm, prompt["prompt"], prompt["target"])

@@ -24,6 +24,7 @@ from baselines.memit_values import optimise_values, question, subject_prompt
 from benchmarks.released_memit import ReleasedMemit
 from malmen.data.rows import FeverRow, ZsreRow
 from malmen.editor import Remembering
+from malmen.evaluation import evaluate
 from malmen.lm.batches import Example
 from malmen.lm.encoding import EncodedFact, encode_rows
 from malmen.lm.language_model import LanguageModel
@@ -174,6 +175,42 @@ def test_a_letter_of_several_tokens_counts_with_all_of_them(letters: str) -> Non
     lm = lm_of("gpt2")
     one = row(0, subject=letters, src=f"Where is {letters}?")
     assert subject_prompt(lm, question(one)).subject == plain_subject(lm, one, one.src)
+
+
+def test_the_slot_of_the_source_is_edited_where_the_subject_stands_twice() -> None:
+    lm = lm_of("gpt2")
+    src = "Unlike Oslo of Mali, the capital of Oslo is"
+    one = row(0, subject="Oslo", src=src, subject_at=src.rindex("Oslo"))
+    cut = subject_prompt(lm, question(one)).up_to_subject()
+    assert lm.tokenizer.decode(cut.ids) == src.removesuffix(" is")
+
+
+@pytest.mark.parametrize("subject", ["奥尔文湖", "タワー", "서울"])
+def test_a_subject_between_letters_is_found_in_scripts_without_spaces(subject: str) -> None:
+    lm = lm_of("llama")
+    cut = subject_prompt(lm, question(row(0, subject=subject, src=f"在{subject}位于哪？")))
+    assert lm.tokenizer.decode(cut.up_to_subject().ids) == f"在{subject}"
+
+
+def test_all_facts_are_checked_before_the_first_value_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = lm_of("gpt2")
+    facts = facts_for(lm, [row(0), row(1), row(2, subject="Rome", where="rows.json:row 9")])
+    monkeypatch.setattr("baselines.memit.optimise_values", lambda *_, **__: pytest.fail("found"))
+    for facts_at_once in (1, 3):
+        with pytest.raises(
+            InputError, match=r"rows\.json:row 9: the subject 'Rome' does not occur"
+        ):
+            evaluate(
+                {facts_at_once: editor_for(lm)},
+                lm,
+                facts,
+                counts=[facts_at_once],
+                sets=3 // facts_at_once,
+                size=2,
+                progress=False,
+            )
 
 
 def test_the_subject_is_a_word_not_a_part_of_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 from row_files import FEVER, FLAT, NESTED, ZSRE, write, write_lines
 
 from malmen import cli
-from malmen.data.checking import MOST_PROBLEMS, check
+from malmen.data.checking import MOST_PROBLEMS, Editor, Reader, check
 from malmen.support.errors import InputError
 
 
@@ -120,6 +120,77 @@ def test_the_command_ends_with_status_1_if_a_row_is_malformed(tmp_path, capsys):
         cli.app.cli(prog="malmen", args=["data", "check", str(bad)])
     assert end.value.code == 1
     assert "malformed rows: 1" in capsys.readouterr().out
+
+
+EDITORS = [Editor("FT", needs_subjects=False), Editor("MEMIT", needs_subjects=True)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "use", "why"),
+    [
+        ({}, "edited by FT, MEMIT", None),
+        ({"subject": None}, "edited by FT\n", "rows.jsonl:2: field 'subject': missing"),
+        ({"subject": "Eve"}, "edited by FT\n", "rows.jsonl:2: the subject 'Eve' does not occur"),
+        ({"subject": "bob"}, "edited by FT\n", "but 'Bob?' does, which is near"),
+    ],
+)
+def test_the_editors_that_can_use_a_file_are_named(tmp_path, changes, use, why):
+    path = write_lines(tmp_path / "rows.jsonl", row("Ada"), row("Bob", **changes))
+    report, problems = check(path, editors=EDITORS)
+    assert not problems
+    assert use in report
+    assert ("not edited by MEMIT: 1 of 2 rows do not name their subject" in report) == bool(why)
+    assert (why or "") in report
+
+
+def test_the_language_model_that_a_file_is_for_is_told(tmp_path):
+    def fits(prompt, answer):
+        if not answer.isascii():
+            raise InputError("cannot spell it")
+
+    path = write_lines(tmp_path / "rows.jsonl", row("Ada"), row("Bob", ans="挪威"))
+    report, problems = check(path, reader=Reader("T5", "completion", fits))
+    assert problems == 1
+    assert f"{path}:2: cannot spell it" in report
+    report, problems = check(path, reader=Reader("BERT", "verdict", fits))
+    assert not problems
+    assert "not for BERT, which does not" in report
+
+
+def test_rows_that_contradict_or_overwrite_each_other_are_listed(tmp_path):
+    path = write_lines(
+        tmp_path / "rows.jsonl",
+        row("Ada"),
+        row("ADA", ans="Another"),
+        row("Bob", loc="who is ada", loc_ans="Third"),
+        row("Cyd", loc="Who is Cyd?", loc_ans="Third"),
+    )
+    report, problems = check(path)
+    assert problems == 3
+    assert "questions with different answers: 1\n  line 1: She; line 2: Another\n" in report
+    assert f"edited to another answer: 2\n  {path}:3\n  {path}:4\n" in report
+
+
+def test_the_answer_that_is_edited_in_is_checked(tmp_path):
+    bare = {k: v for k, v in row("Ada").items() if k != "ans"}
+    path = write_lines(tmp_path / "rows.jsonl", {**bare, "answers": ["a"], "alt": " "})
+    assert check(path)[1] == 0
+    assert check(path, answer="alt")[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"anything": 1}], "cannot be used: no fields that the suite knows"),
+        ([{"requested_rewrite": [], "questions": []}], "MQuAKE"),
+        ([row("Ada", ans="")], "cannot be used: no well-formed row"),
+        ([3], "malformed rows: 1"),
+    ],
+)
+def test_a_file_without_a_usable_row_has_a_problem(tmp_path, rows, words):
+    report, problems = check(write_lines(tmp_path / "rows.jsonl", *rows))
+    assert problems
+    assert words in report
 
 
 def test_the_real_splits_are_as_their_description_says(shared_data):

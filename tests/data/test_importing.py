@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from row_files import FEVER, ZSRE, write_lines
 
 from malmen.data.importing import import_rows
 from malmen.data.raw_rows import read_raw_rows
-from malmen.data.rows import LABELS, FeverRow, loc_pair
+from malmen.data.rows import LABELS, FeverRow, loc_pair, overwritten
 from malmen.support.errors import InputError
 
 
@@ -72,6 +73,123 @@ def test_whole_fever_rows_are_imported_as_they_are(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", FEVER)
     rows = import_rows([path], task="verdict", unrelated=None, n=1, seed=0)
     assert rows == [FeverRow(**{**FEVER, "equiv_prompt": ("So it is.",)})]
+
+
+# What is wrong with rows
+
+
+def test_malformed_rows_are_left_out_and_counted(tmp_path, caplog):
+    rows = [{**ZSRE, "src": f"Who is {i}?", "ans": "" if i % 3 == 2 else "She"} for i in range(7)]
+    path = write_lines(tmp_path / "rows.jsonl", *rows[:3], 5, *rows[3:])
+    options = {"task": "completion", "unrelated": None, "n": None, "seed": 0}
+    with pytest.raises(InputError):
+        import_rows([path], **options)
+    with caplog.at_level(logging.WARNING):
+        got = import_rows([path], **options, skip_malformed=True)
+    assert {row.src for row in got} == {f"Who is {i}?" for i in (0, 1, 3, 4, 6)}
+    assert f"left out 3 malformed rows: {path}:4: a number instead of a row" in caplog.text
+    assert f"{path}:3: field 'ans': empty" in caplog.text
+
+
+def test_an_empty_alternative_answer_is_malformed_where_it_is_edited_in(tmp_path):
+    bare = {k: v for k, v in ZSRE.items() if k != "ans"}
+    rows = [
+        {**bare, "src": s, "answers": ["a"], "alt": alt} for s, alt in (("A?", "b"), ("B?", ""))
+    ]
+    path = write_lines(tmp_path / "rows.jsonl", *rows)
+    options = {"task": "completion", "unrelated": None, "n": None, "seed": 0}
+    assert len(import_rows([path], **options)) == 2
+    with pytest.raises(InputError, match=r"rows\.jsonl:2: field 'alt': empty"):
+        import_rows([path], **options, answer="alt")
+    assert len(import_rows([path], **options, answer="alt", skip_malformed=True)) == 1
+
+
+SPELLINGS = ("Where is it?", "where is  it", "Where is it", "WHERE is it ?")
+
+
+def contradictory(folder):
+    rows = [{**ZSRE, "src": src, "ans": f"answer {i}"} for i, src in enumerate(SPELLINGS)]
+    again = {**ZSRE, "src": SPELLINGS[0], "ans": "again"}
+    return write_lines(folder / "rows.jsonl", {**ZSRE, "loc": "When?"}, *rows, again)
+
+
+@pytest.mark.parametrize(
+    ("choice", "answers"),
+    [("keep", {"She", *(f"answer {i}" for i in range(4))}), ("last", {"She", "again"})],
+)
+def test_contradictions_are_named_and_treated_as_asked(tmp_path, caplog, choice, answers):
+    options = {"task": "completion", "unrelated": None, "n": None, "seed": 0}
+    with caplog.at_level(logging.WARNING):
+        got = import_rows([contradictory(tmp_path)], **options, on_contradiction=choice)
+    assert {row.ans for row in got} == answers
+    assert "1 questions with different answers: line 2 and line 3 and line 4" in caplog.text
+
+
+def test_contradictions_can_be_refused(tmp_path):
+    options = {"task": "completion", "unrelated": None, "n": None, "seed": 0}
+    with pytest.raises(InputError, match="line 5 and line 6"):
+        import_rows([contradictory(tmp_path)], **options, on_contradiction="error")
+    same = write_lines(tmp_path / "same.jsonl", ZSRE, {**ZSRE, "src": "who", "ans": "she."})
+    assert len(import_rows([same], **options, on_contradiction="error")) == 2
+
+
+@given(
+    locs=st.lists(st.integers(0, 7), min_size=8, max_size=8),
+    n=st.none() | st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_no_unrelated_prompt_is_edited_by_another_row(tmp_path_factory, locs, n, seed):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows = [
+        {**ZSRE, "src": f"Who is {i}?", "loc": f"who is {loc}", "loc_ans": "Other"}
+        for i, loc in enumerate(locs)
+    ]
+    write_lines(path, *rows, {**ZSRE, "src": "Why?"})
+    options = {"task": "completion", "unrelated": None, "n": n, "seed": seed}
+    try:
+        got = import_rows([path], **options)
+    except InputError as error:
+        got, message = None, str(error)
+    if got is None:
+        assert "are edited (ask for fewer" in message
+    else:
+        assert not overwritten(got)
+        assert len(got) == (n or len(got))
+
+
+def test_unrelated_claims_are_not_edited_to_be_false(tmp_path):
+    claims = [
+        {"claim": f"It is {i}.", "label": LABELS[i % 2], "evidence_pages": [str(i)]}
+        for i in range(40)
+    ]
+    path = write_lines(tmp_path / "claims.jsonl", *claims)
+    rows = import_rows([path], task="verdict", unrelated=None, n=None, seed=0)
+    assert len(rows) == 40
+    assert not overwritten(rows)
+
+
+def test_rows_that_a_language_model_cannot_read_are_malformed(tmp_path):
+    def fits(prompt, answer):
+        if "x" in prompt + answer:
+            raise InputError("cannot spell x")
+
+    bare = {k: v for k, v in ZSRE.items() if not k.startswith("loc")}
+    rows = [
+        {**ZSRE, "ans": "x"},
+        {**ZSRE, "src": "A?", "rephrase": ["b", "x"]},
+        {**bare, "src": "C?"},
+    ]
+    path = write_lines(tmp_path / "rows.jsonl", *rows)
+    others = [{"loc": loc, "loc_ans": "y"} for loc in "xz"]
+    pairs = write_lines(tmp_path / "pairs.jsonl", *others)
+    options = {"task": "completion", "unrelated": pairs, "n": None, "seed": 0, "fits": fits}
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: cannot spell x"):
+        import_rows([path], **options)
+    [row] = import_rows([path], **options, skip_malformed=True)
+    assert (row.src, row.loc) == ("C?", "z")
+
+
+# The real files
 
 
 def test_real_zsre_training_rows_get_unrelated_questions(shared_data):

@@ -115,7 +115,7 @@ def test_a_malformed_field_is_named_with_its_place(folder, data, task, kind):
         ("rows.json", "[\n{,}]", "rows.json:2: not JSON"),
         ("rows.jsonl", "[]\n", "rows.jsonl:1: a list instead of a row"),
         ("rows.json", "3", "rows.json: a number instead of a list of rows"),
-        ("rows.json", '{"src": "a"}', "rows.json: field 'src': a text instead of a column"),
+        ("rows.json", '{"src": 3}', "rows.json: field 'src': a number instead of a column"),
         ("rows.json", '{"src": ["a"], "ans": []}', "rows.json: columns of different lengths"),
         ("rows.jsonl", "", "rows.jsonl: no rows"),
         ("rows.csv", "", "rows.csv: no rows"),

@@ -1,10 +1,17 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import tiny_lm
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import PreTrainedTokenizerFast
 
 from malmen.data.rows import FeverRow, ZsreRow
 from malmen.lm.encoding import encode_rows
+from malmen.lm.language_model import LanguageModel
 from malmen.support.errors import InputError
 
 QUESTIONS = [
@@ -28,6 +35,37 @@ CLAIMS = [
     )
     for i in range(12)
 ]
+
+
+def without_letters(kind: str, letters: str) -> LanguageModel:
+    """Return a language model whose vocabulary has no other letters than some."""
+    lm = tiny_lm(kind)
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "<unk>", " ", *letters])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Split("", "isolated")
+    lm.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    return lm
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+@given(answer=st.text("abcx", min_size=1, max_size=5))
+def test_an_answer_that_cannot_be_spelt_is_refused(kind: str, answer: str) -> None:
+    lm = without_letters(kind, "abc")
+    assert lm.encode("x", "a")  # a prompt may hold what it does not know
+    if "x" not in answer:
+        assert lm.tokenizer.unk_token_id not in lm.encode("x", answer).targets
+        return
+    with pytest.raises(InputError, match=f"cannot spell the answer '{answer}'"):
+        lm.encode("a", answer)
+
+
+def test_rows_that_cannot_be_encoded_are_named_by_their_places() -> None:
+    lm = without_letters("t5", "Peru")
+    rows = [replace(row, loc_ans="r", where=f"rows:{i}") for i, row in enumerate(QUESTIONS)]
+    assert encode_rows(lm, rows, seed=0)
+    rows[3], rows[5] = replace(rows[3], ans="挪威"), replace(rows[5], loc_ans="x")
+    with pytest.raises(InputError, match=r"^rows:3: .*挪威.*; 1 more: rows:5"):
+        encode_rows(lm, rows, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
