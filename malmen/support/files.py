@@ -47,6 +47,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
+        _follow_umask(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -60,9 +61,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         made = Path(scratch) / path.name
         made.mkdir()
         yield made
+        for file in made.rglob("*"):
+            if file.is_file():
+                _follow_umask(file)
         if path.exists():
             shutil.rmtree(path)
         made.rename(path)
+
+
+def _follow_umask(path: Path) -> None:
+    """Let a file be read by whoever may: safetensors writes for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def digest(*content: Any) -> str:

@@ -1,10 +1,19 @@
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from malmen.support.files import atomic, atomic_folder, git_blob_id, sha256
+from malmen.support.files import (
+    atomic,
+    atomic_folder,
+    git_blob_id,
+    sha256,
+    write_safetensors,
+)
 
 
 def test_the_file_appears_whole_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -29,6 +38,19 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
         raise error
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_are_for_whoever_the_umask_says(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_safetensors(tmp_path / "one.safetensors", {"a": torch.ones(1)}, {})
+        with atomic_folder(tmp_path / "lm") as made:
+            save_file({"a": torch.ones(1)}, made / "model.safetensors")
+    finally:
+        os.umask(before)
+    for file in (tmp_path / "one.safetensors", tmp_path / "lm" / "model.safetensors"):
+        assert file.stat().st_mode & 0o777 == mode
 
 
 def test_writing_nothing_is_an_error(tmp_path: Path) -> None:
