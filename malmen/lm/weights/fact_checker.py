@@ -26,7 +26,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 from malmen.data.rows import Label
 from malmen.lm.kinds import TARGETS
 from malmen.lm.weights.settings import FactCheckerSettings
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, quoted
 from malmen.support.files import atomic_folder, write_json
 from malmen.support.progress import Progress
 
@@ -65,7 +65,8 @@ def train_fact_checker(
         Accuracy on (a sample of) the training claims and on the held-out ones.
 
     Raises:
-        InputError: ``base`` holds no encoder, or one without BERT's pooler.
+        InputError: ``base`` holds no encoder, or one without BERT's pooler; or a claim is too long
+            for it.
     """
     if not (base / "config.json").exists():
         raise InputError(f"{base}: no encoder there (config.json is missing)")
@@ -76,11 +77,20 @@ def train_fact_checker(
         raise InputError(f"{base}: a {type(model).__name__}, whose head is not BERT's")
     model.base_model.pooler = _FirstState()
 
+    most = min(model.config.max_position_embeddings, tokenizer.model_max_length)
+
     def dataset(rows: Sequence[tuple[str, Label]]) -> Dataset:
         encoded = tokenizer([claim for claim, _ in rows])
+        for (claim, _), ids in zip(rows, encoded["input_ids"], strict=True):
+            if len(ids) > most:
+                raise InputError(
+                    f"the claim {quoted(claim)} has {len(ids)} tokens, and {base} reads at most "
+                    f"{most}: leave it out"
+                )
         labels = [float(TARGETS[label]) for _, label in rows]
         return Dataset.from_dict({**encoded, "labels": labels})
 
+    training, test = dataset(claims), dataset(held_out)
     steps = settings.epochs * math.ceil(len(claims) / settings.batch_size)
     stage = f"fact checker on {len(claims):,} claims"
     with atomic_folder(out) as made, Progress(stage, total=steps, unit="steps") as bar:
@@ -102,7 +112,7 @@ def train_fact_checker(
                 dataloader_pin_memory=False,  # it warns where there is no GPU
                 seed=seed,
             ),
-            train_dataset=dataset(claims),
+            train_dataset=training,
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=_accuracy,
@@ -112,8 +122,8 @@ def train_fact_checker(
         trainer.train()
         _use_standard_pooler(model)
         accuracy = {
-            name: trainer.evaluate(dataset(rows))["eval_accuracy"]
-            for name, rows in (("training", claims[: len(held_out)]), ("held_out", held_out))
+            name: trainer.evaluate(rows)["eval_accuracy"]
+            for name, rows in (("training", dataset(claims[: len(held_out)])), ("held_out", test))
         }
         trainer.save_model()
         write_json(made / "accuracy.json", accuracy)

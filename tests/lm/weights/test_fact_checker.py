@@ -124,6 +124,17 @@ def test_an_encoder_of_another_head_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_claim_that_is_too_long_is_refused_before_anything_is_trained(
+    base: Path, tmp_path: Path
+) -> None:
+    long = [*TRAINING, ("City 1 is in Peru. " * 90, "SUPPORTS")]
+    with pytest.raises(InputError, match=r"the claim 'City 1 .* has \d+ tokens, .* at most 512"):
+        train_fact_checker(
+            base, long, HELD_OUT, out=tmp_path / "out", settings=SETTINGS, seed=0, device=CPU
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_encoder_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent: no encoder there"):
         train(tmp_path / "absent", tmp_path / "out")
