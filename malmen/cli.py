@@ -73,6 +73,8 @@ def main() -> None:
         sys.exit(_complain(f"{where}{error.strerror or error}", status=2))
     except InputError as error:
         sys.exit(_complain(error, status=2))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted; what was finished is kept", status=130))
     except ArithmeticError as error:
         sys.exit(_complain(error, status=1))
     except ModuleNotFoundError as error:
