@@ -1,6 +1,6 @@
 """Run the command line with `python -m malmen`."""
 
-from malmen.cli import main
+from malmen.commands.outputs import main
 
 if __name__ == "__main__":
     main()

@@ -22,7 +22,7 @@ from tiny_models import EDITORS
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen import cli
+from malmen.commands import outputs as cli
 from malmen.experiment.editors import save_editor
 from malmen.experiment.provenance import ATTRIBUTIONS
 from malmen.figures import FIGURES

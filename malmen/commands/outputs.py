@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from malmen.editor_options import (
+from malmen.commands.editor_options import (
     AnyEditor,
     TrainedEditor,
     TrainedSettings,
