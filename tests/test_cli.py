@@ -22,7 +22,8 @@ from tiny_models import EDITORS
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from malmen.commands import outputs as cli
+from malmen.__main__ import main
+from malmen.commands import data, editors, machine, models, outputs, search
 from malmen.experiment.editors import save_editor
 from malmen.experiment.provenance import ATTRIBUTIONS
 from malmen.figures import FIGURES
@@ -37,9 +38,8 @@ from malmen.settings import HyperSettings
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
     name.replace("_", "-")
-    for name in re.findall(
-        r"^@app\.command\ndef (\w+)", Path(cli.__file__).read_text("utf-8"), re.M
-    )
+    for module in (models, data, editors, machine, outputs, search)
+    for name in module.__all__
 ]
 EDITED = [name for name, entry in catalogue().items() if entry.edited]
 
@@ -93,7 +93,7 @@ def run_here(
         capsys.readouterr()
         status: object = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             status = end.code
         written = capsys.readouterr()

@@ -66,7 +66,9 @@ def without_the_workflow(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def command_line(*words: str) -> str:
-    return f"import sys; sys.argv = ['malmen', *{words!r}]; from malmen.commands.outputs import main; main()"
+    return (
+        f"import sys; sys.argv = ['malmen', *{words!r}]; from malmen.__main__ import main; main()"
+    )
 
 
 def test_editing_and_meta_training_need_no_workflow() -> None:

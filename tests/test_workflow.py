@@ -16,7 +16,7 @@ from checkouts import Checkout, commands, options_of
 from configurations import load
 from snakemake.ioutils import register_in_globals
 
-from malmen import cli
+from malmen.__main__ import app
 from malmen.experiment.published_settings import trials as tried
 from malmen.lm.catalogue import lookup
 
@@ -250,7 +250,7 @@ def test_every_option_is_known_to_the_command_line(fresh, planned):
     assert set(used) == set(re.findall(r'"malmen ([a-z-]+)', rules))
     for command, options in used.items():
         with redirect_stdout(StringIO()) as known, suppress(SystemExit):
-            cli.app.cli(prog="malmen", args=[command, "--help"])
+            app.cli(prog="malmen", args=[command, "--help"])
         assert options <= set(re.findall(r"--[a-z.-]+", known.getvalue())), command
 
 

@@ -1,7 +1,7 @@
 """The options of the command line that follow from the editors' cards."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import make_dataclass
 from itertools import pairwise
 from typing import Annotated, Any
@@ -10,23 +10,20 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from malmen.experiment.cards import Card, cards, find, trained
+from malmen.experiment.options import one_of
 from malmen.settings import HyperSettings, TrainingSettings
 
 __all__ = [
     "AnyEditor",
+    "OtherEditors",
     "TrainedEditor",
     "TrainedSettings",
     "TrainingOptions",
     "UntrainedSettings",
     "WeighingEditor",
-    "one_of",
+    "know",
     "weighing",
 ]
-
-
-def one_of(names: Iterable[str]) -> Any:
-    """Let ``--help`` list the names; whoever uses the option refuses others in one line."""
-    return tyro.conf.arg(metavar=f"{{{','.join(names)}}}")
 
 
 def weighing() -> list[str]:
@@ -37,6 +34,19 @@ def weighing() -> list[str]:
 TrainedEditor = Annotated[str, one_of(trained())]
 WeighingEditor = Annotated[str, one_of(weighing())]
 AnyEditor = Annotated[str, one_of(card.name for card in cards())]
+OtherEditors = Annotated[
+    list[str],
+    tyro.conf.arg(
+        help="Where the cards stand of editors that are of no installed package, as "
+        "package.module:CARD."
+    ),
+]
+
+
+def know(editors: Sequence[str]) -> None:
+    """Make editors of no installed package known: their order, their names and their looks."""
+    for editor in editors:
+        find(editor)
 
 
 def _chosen() -> Card | None:

@@ -1,7 +1,6 @@
 """What a language model answers before and after an edit, for people to read."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from malmen.editor import Editor
 from malmen.evaluation import check_pool, finite_shifts
 from malmen.experiment.editors import load_editor
 from malmen.experiment.loading import load
+from malmen.experiment.options import Answering
 from malmen.lm.catalogue import lookup
 from malmen.lm.encoding import encode_rows
 from malmen.lm.kinds import EncoderDecoder
@@ -21,30 +21,21 @@ from malmen.support.files import write_json
 __all__ = ["answer", "before_and_after"]
 
 
-def answer(
-    *,
-    lm: str,
-    weights: Path,
-    trained: Path,
-    rows: Path,
-    edits: int,
-    out: Path,
-    show: int,
-    device: str | None,
-) -> None:
+def answer(options: Answering) -> None:
     """Edit the first rows in at once, and write the answers before and after.
-
-    The arguments are the options of `malmen answers`.
 
     Raises:
         InputError: The language model answers no prompts, or something does not fit.
     """
-    if lookup(lm).task != "completion":
-        raise InputError(f"{lm} judges claims, it answers no prompts")
-    facts = read_rows(rows, "completion")
-    check_pool([edits], sets=1, pool=len(facts))
-    model = load(lm, weights, device=device)
-    write_json(out, before_and_after(load_editor(trained, model), model, facts[:edits], show=show))
+    if lookup(options.lm).task != "completion":
+        raise InputError(f"{options.lm} judges claims, it answers no prompts")
+    rows = read_rows(options.rows, "completion")
+    check_pool([options.edits], sets=1, pool=len(rows))
+    model = load(options.lm, options.weights, device=options.device)
+    editor = load_editor(options.trained, model)
+    write_json(
+        options.out, before_and_after(editor, model, rows[: options.edits], show=options.show)
+    )
 
 
 def before_and_after(

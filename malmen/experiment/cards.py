@@ -26,7 +26,7 @@ from malmen.settings import (
     TokenSettings,
     TrainingSettings,
 )
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, choose
 
 __all__ = [
     "ENTRY_POINTS",
@@ -209,10 +209,7 @@ def find(editor: str) -> Card:
                 return card
             _named[editor] = _distinct(card, cards(), editor)
         return _named[editor]
-    known = {card.name: card for card in cards()}
-    if editor not in known:
-        raise InputError(f"unknown editor {editor}; choose from {', '.join(known)}")
-    return known[editor]
+    return choose({card.name: card for card in cards()}, editor, "editor")
 
 
 def of_title(title: str) -> Card | None:

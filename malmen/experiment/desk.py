@@ -9,15 +9,17 @@ from typing import Literal
 import torch
 
 from malmen.data.geonames import claims, rows, splits
-from malmen.data.geonames.facts import Fact
-from malmen.data.rows import FeverRow, ZsreRow
+from malmen.data.geonames.facts import Fact, read_facts
+from malmen.data.rows import FeverRow, ZsreRow, write_rows
+from malmen.experiment.loading import load
+from malmen.experiment.options import RowMaking
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import predict
 from malmen.lm.sampling import sample_texts
 from malmen.support.errors import InputError
 from malmen.support.progress import Progress
 
-__all__ = ["SPLITS", "desk_texts", "known_prompts", "make_rows"]
+__all__ = ["SPLITS", "desk_texts", "known_prompts", "make_rows", "write_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,19 @@ UNRELATED: dict[SplitName, splits.Split] = {
     "evaluation": "unrelated_evaluation",
 }
 """The split whose facts are the unrelated prompts of another."""
+
+
+def write_splits(options: RowMaking) -> None:
+    """Make rows from GeoNames facts, and write a file a split.
+
+    Raises:
+        InputError: As of `make_rows`, or a file cannot be used.
+    """
+    model = load(options.lm, options.weights, device=options.device)
+    facts = read_facts(options.facts)
+    sizes = {split: getattr(options, split) for split in SPLITS}
+    for split, made in make_rows(model, facts, sizes=sizes, seed=options.seed).items():
+        write_rows(options.out_dir / f"{split}.jsonl", made)
 
 
 def make_rows(

@@ -11,85 +11,75 @@ from malmen.evaluation import evaluate as score
 from malmen.experiment.cards import Card
 from malmen.experiment.editors import load_editor
 from malmen.experiment.loading import encode, load
-from malmen.experiment.provenance import run_metadata
-from malmen.lm.catalogue import Modules
+from malmen.experiment.options import Evaluating
+from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
+from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.results import per_fact
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, choose
 
 __all__ = ["Statistics", "evaluate"]
 
-Statistics = Callable[[LanguageModel], Any]
+Statistics = Callable[[Path, LanguageModel], Any]
 """Reads statistics of keys. So only the digests of editors that need them cover their code."""
 
 
 def evaluate(
-    *,
-    card: Card,
-    settings: Any | None,
-    lm: str,
-    weights: Path,
-    rows: Path,
-    edits: Sequence[int],
-    sets: int,
-    out: Path,
-    prefix: Path | None,
-    trained: Sequence[str],
-    modules: Modules,
-    statistics: Statistics | None,
-    data: Sequence[str],
-    seed: int,
-    fact_batch: int,
-    device: str | None,
-    started: float,
+    options: Evaluating, card: Card, settings: Any | None, *, statistics: Statistics
 ) -> None:
     """Edit disjoint sets of facts at every count, score every fact, and write what was found.
 
-    The arguments are the options of `malmen evaluate`, but for these: ``settings`` are None if the
-    editor is trained, and brings its own; ``statistics`` reads them, for editors that need them;
-    ``data`` are the attributions themselves; ``started`` is `time.perf_counter()` when the command
-    began.
+    Args:
+        options: What it is evaluated on, and from which files into which.
+        card: The editor's.
+        settings: Its hyper-parameters; None if it is trained, and brings its own.
+        statistics: Reads statistics of keys, for editors that need them.
 
     Raises:
         InputError: Something does not fit: counts and rows, or an editor and the language model.
     """
+    data = [choose(ATTRIBUTIONS, key, "data") for key in options.data]
+    if not options.edits:
+        raise InputError("--edits: name at least one number")
     model = load(
-        lm,
-        weights,
-        prefixes=[] if prefix is None else [prefix],
-        modules=card.modules or modules,
+        options.lm,
+        options.weights,
+        prefixes=[] if options.prefix is None else [options.prefix],
+        modules=card.modules or options.modules,
         precision=getattr(settings, "precision", "stored"),
-        device=device,
+        device=options.device,
     )
-    facts = encode(model, rows, seed=seed)
-    check_pool(edits, sets=sets, pool=len(facts))
-    choices: dict[str, Any] = {"sets": sets, "modules": modules}
+    facts = encode(model, options.rows, seed=options.seed)
+    check_pool(options.edits, sets=options.sets, pool=len(facts))
+    choices: dict[str, Any] = {"sets": options.sets, "modules": options.modules}
     if settings is None:
-        editors = _trained_editors(card, model, edits, trained)
-        choices |= {"trained": list(trained)}
+        editors = _trained_editors(card, model, options.edits, options.trained)
+        choices |= {"trained": options.trained}
     else:
-        untrained = _untrained_editor(card, model, settings, statistics=statistics, seed=seed)
-        editors = dict.fromkeys(edits, untrained)
+        offered = {"layers": model.shapes, "settings": settings, "seed": options.seed}
+        if card.statistics:
+            offered["statistics"] = _statistics(card, model, options.statistics, statistics)
+        editors = dict.fromkeys(options.edits, card.build(**offered))
         choices |= asdict(settings)
-    evaluation = score(editors, model, facts, counts=edits, sets=sets, size=fact_batch)
-    metadata = run_metadata(seed=seed, settings=choices, started=started, data=data)
-    frame = evaluation.scores.assign(editor=card.title, lm=lm, seed=seed)
-    per_fact.write(out, frame, metadata | {"editing": evaluation.editing})
+    evaluation = score(
+        editors, model, facts, counts=options.edits, sets=options.sets, size=options.fact_batch
+    )
+    metadata = run_metadata(
+        seed=options.seed,
+        settings=choices,
+        started=options.started,
+        data=[*lookup(options.lm).attributions, *data],
+    )
+    frame = evaluation.scores.assign(editor=card.title, lm=options.lm, seed=options.seed)
+    per_fact.write(options.out, frame, metadata | {"editing": evaluation.editing})
 
 
-def _untrained_editor(
-    card: Card, model: LanguageModel, settings: Any, *, statistics: Statistics | None, seed: int
-) -> Editor:
-    """Return an editor that needs no training."""
-    offered = {"layers": model.shapes, "settings": settings, "seed": seed}
-    if card.statistics:
-        if statistics is None:
-            raise InputError(
-                f"--statistics: {card.title} needs them; `malmen key-statistics` makes them"
-            )
-        offered["statistics"] = statistics(model)
-    editor: Editor = card.build(**offered)
-    return editor
+def _statistics(card: Card, model: LanguageModel, path: Path | None, read: Statistics) -> Any:
+    if path is None:
+        raise InputError(
+            f"--statistics: {card.title} needs them; `malmen key-statistics` makes them"
+        )
+    return read(path, model)
 
 
 def _trained_editors(

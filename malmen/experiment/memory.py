@@ -8,7 +8,7 @@ import ctypes
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,7 +21,9 @@ from transformers.pytorch_utils import Conv1D
 
 from baselines.mend import MEND
 from malmen.editor import HyperNetworkEditor
-from malmen.experiment.provenance import peak_memory_mb
+from malmen.experiment.loading import encode, load
+from malmen.experiment.options import Measuring
+from malmen.experiment.provenance import peak_memory_mb, run_metadata
 from malmen.lm.batches import Batch
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
@@ -32,14 +34,35 @@ from malmen.recording.spill import in_memory
 from malmen.results.memory import COLUMNS, EDITING, PLAIN, SPILLED, TRAINING
 from malmen.settings import HyperSettings
 from malmen.support.errors import InputError
+from malmen.support.files import atomic, write_json
 from malmen.support.progress import Progress
 
-__all__ = ["PROCEDURES", "measure", "plain_meta_gradient"]
+__all__ = ["PROCEDURES", "measure", "measure_memory", "plain_meta_gradient"]
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 _MMAP_BYTES = 2**16  # blocks from this size on are mapped one by one
 
 Procedure = Callable[[LanguageModel, Sequence[EncodedFact], HyperSettings], None]
+
+
+def measure_memory(options: Measuring, settings: HyperSettings) -> None:
+    """Measure on a language model and rows, and write what was found.
+
+    Raises:
+        InputError: As of `measure`, or a file cannot be used.
+    """
+    # oneDNN keeps what it compiles for every shape, which would count as the procedures' memory.
+    model = load(options.lm, options.weights, prefixes=[options.prefix], fast=False, device="cpu")
+    torch.manual_seed(options.seed)
+    facts = encode(model, options.rows, seed=options.seed)
+    found = measure(model, facts, settings, edits=options.edits, limit_mb=options.limit_mb)
+    with atomic(options.out) as temporary:
+        found.to_csv(temporary, index=False)
+    choices = {key: getattr(options, key) for key in ("lm", "edits", "limit_mb")}
+    metadata = run_metadata(
+        seed=options.seed, settings=choices | asdict(settings), started=options.started
+    )
+    write_json(options.out.with_suffix(".json"), metadata)
 
 
 def measure(

@@ -8,15 +8,15 @@ import pandas as pd
 import torch
 
 from malmen.editor import HyperNetworkEditor
-from malmen.experiment.cards import Card
+from malmen.experiment.cards import Card, trained
 from malmen.experiment.editors import load_editor, save_editor
 from malmen.experiment.loading import encode, load
+from malmen.experiment.options import Training
 from malmen.experiment.provenance import run_metadata
-from malmen.lm.catalogue import Modules
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.settings import HyperSettings, TrainingSettings
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, choose
 from malmen.support.files import atomic, digest, write_json
 from malmen.training import MetaTraining
 
@@ -24,72 +24,69 @@ __all__ = ["train"]
 
 
 def train(
-    *,
+    options: Training,
     card: Card,
     settings: HyperSettings,
     training: TrainingSettings,
-    lm: str,
-    weights: Path,
-    rows: Path,
-    validation_rows: Path,
-    edits: int,
-    steps: int,
-    out: Path,
-    prefix: Path | None,
-    validation_prefix: Path | None,
-    init: Path | None,
-    moments: Path | None,
-    modules: Modules,
-    seed: int,
-    device: str | None,
-    started: float,
+    *,
     announce: Callable[[LanguageModel, list[EncodedFact]], None],
 ) -> None:
     """Meta-train an editor, and write it; a killed run continues where it was.
 
-    The arguments are the options of `malmen train`, and besides: ``started``, `time.perf_counter()`
-    when the command began, and ``announce``, which is called before anything is trained.
+    Args:
+        options: What it is trained with, and from which files into which.
+        card: The editor's.
+        settings: Its hyper-parameters.
+        training: Those of its training.
+        announce: Called before anything is trained, with the language model and the facts.
 
     Raises:
         InputError: Something does not fit: counts and rows, or an editor and the language model.
     """
-    prefixes = [path for path in (prefix, validation_prefix) if path is not None]
-    model = load(lm, weights, prefixes=prefixes, modules=modules, device=device)
+    choose(trained(), card.name, "editor")
+    if (options.prefix is None) != (options.validation_prefix is None):
+        raise InputError("--prefix and --validation-prefix: give both or neither")
+    model = load(
+        options.lm,
+        options.weights,
+        prefixes=[path for path in (options.prefix, options.validation_prefix) if path],
+        modules=options.modules,
+        device=options.device,
+    )
+    out, seed = options.out, options.seed
     torch.manual_seed(seed)
-    learner = _learner(card, model, settings, init=init)
+    learner = _learner(card, model, settings, init=options.init)
     choices = {
         "editor": card.name,
-        "lm": lm,
-        "edits": edits,
-        "steps": steps,
-        "modules": modules,
-        "seed": seed,
+        **{key: getattr(options, key) for key in ("lm", "edits", "steps", "modules", "seed")},
         **asdict(settings),
         **asdict(training),
     }
-    inputs = [digest(path) for path in (rows, prefix, init, moments) if path is not None]
+    files = (options.rows, options.prefix, options.init, options.moments)
+    inputs = [digest(path) for path in files if path is not None]
     name = f"{out.stem}-{digest(choices, inputs)}.safetensors"
-    facts = encode(model, rows, seed=seed)
+    facts = encode(model, options.rows, seed=seed)
     announce(model, facts)
     run = MetaTraining(
         learner,
         model,
         facts,
-        encode(model, validation_rows, seed=seed),
-        edits=edits,
-        steps=steps,
+        encode(model, options.validation_rows, seed=seed),
+        edits=options.edits,
+        steps=options.steps,
         settings=training,
         seed=seed,
         checkpoint=out.parent / ".checkpoints" / name,
     )
-    if moments is not None:
-        run.continue_from(moments)
+    if options.moments is not None:
+        run.continue_from(options.moments)
     log = run.run()
     with atomic(out.with_suffix(".csv")) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)
-    write_json(out.with_suffix(".json"), run_metadata(seed=seed, settings=choices, started=started))
+    metadata = run_metadata(seed=seed, settings=choices, started=options.started)
+    write_json(out.with_suffix(".json"), metadata)
     run.save_moments(out.with_suffix(".adam.safetensors"))
-    save_editor(out, learner, lm=lm)
+    save_editor(out, learner, lm=options.lm)
     run.forget()
 
 

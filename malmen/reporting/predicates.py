@@ -16,6 +16,7 @@ import pandas as pd
 
 from malmen.experiment.cards import printed_name, titles
 from malmen.lm.catalogue import lookup
+from malmen.reporting.sources import Findings
 from malmen.results import memory as memory_results
 from malmen.results.bootstrap import Interval, percentile_interval
 from malmen.results.comparison import MEASURES, level, paired_difference
@@ -53,22 +54,8 @@ class _Results(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The results of a run, by where they lie.
-
-    Attributes:
-        evaluations: Per-fact results of every editor.
-        ablations: Per-fact results of MALMEN's variants, named as in `VARIANTS`.
-        trained: Run metadata of the trained editors.
-        statistics: Run metadata of key statistics.
-        memory: What `malmen memory` measured.
-    """
-
-    evaluations: Sequence[Path]
-    ablations: Sequence[Path] = ()
-    trained: Sequence[Path] = ()
-    statistics: Sequence[Path] = ()
-    memory: Path | None = None
+class Evidence(Findings):
+    """The results of a run, read when they are first asked for."""
 
     @property
     def lms(self) -> list[str]:

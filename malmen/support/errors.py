@@ -1,9 +1,12 @@
 """The one error that means: what was asked for or handed in cannot be used."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import TypeVar
 
-__all__ = ["InputError", "choices", "quoted"]
+__all__ = ["InputError", "choices", "choose", "quoted"]
+
+Choice = TypeVar("Choice")
 
 
 class InputError(ValueError):
@@ -26,3 +29,14 @@ def quoted(text: str, most: int = 60) -> str:
     if len(text) > most:
         text = f"{text[: most // 2]} … {text[-most // 3 :]}"
     return repr(text)
+
+
+def choose(known: Mapping[str, Choice], name: str, kind: str) -> Choice:
+    """Return what has a name.
+
+    Raises:
+        InputError: Nothing has; the message lists the choices.
+    """
+    if name not in known:
+        raise InputError(f"unknown {kind} {name}; choose from {', '.join(known)}")
+    return known[name]

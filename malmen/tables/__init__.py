@@ -5,7 +5,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from malmen.support.errors import InputError
+from malmen.support.errors import InputError, choose
 from malmen.tables.costs import table_5
 from malmen.tables.fact_sheets import table_3, table_4
 from malmen.tables.score_tables import table_1, table_1b, table_2
@@ -39,10 +39,9 @@ def make_table(number: str, out_dir: Path, **files: Any) -> list[Path]:
         InputError: There is no such table, a file that it needs is not given, one that it does
             not take is given, or a file cannot be used.
     """
-    if number not in TABLES:
-        raise InputError(f"unknown table {number}; choose from {', '.join(TABLES)}")
+    table = choose(TABLES, number, "table")
     given = {name: value for name, value in files.items() if value}
-    takes = signature(TABLES[number]).parameters
+    takes = signature(table).parameters
     for name, parameter in takes.items():
         if parameter.default is Parameter.empty and name not in given:
             raise InputError(f"table {number} needs --{name}")
@@ -50,4 +49,4 @@ def make_table(number: str, out_dir: Path, **files: Any) -> list[Path]:
         if name not in takes:
             known = ", ".join(f"--{option}" for option in takes) or "no files"
             raise InputError(f"table {number} takes no --{name} (it takes {known})")
-    return write_table(TABLES[number](**given), out_dir)
+    return write_table(table(**given), out_dir)

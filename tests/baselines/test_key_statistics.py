@@ -18,7 +18,7 @@ from torch import Tensor
 
 import baselines.key_statistics
 from baselines.key_statistics import KeyStatistics, key_statistics
-from malmen import cli
+from malmen.__main__ import main
 from malmen.data.geonames.facts import Fact, write_facts
 from malmen.lm.batches import Example
 from malmen.lm.catalogue import lookup
@@ -205,7 +205,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
     monkeypatch.setattr(transformers.utils.logging, "disable_progress_bar", quiet)
     monkeypatch.setattr(sys, "argv", ["malmen", "key-statistics", *map(str, words)])
     try:
-        cli.main()
+        main()
     except SystemExit as end:
         return end.code
     return 0

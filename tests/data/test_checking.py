@@ -7,7 +7,7 @@ import re
 import pytest
 from row_files import FEVER, FLAT, NESTED, ZSRE, write, write_lines
 
-from malmen import cli
+from malmen.__main__ import app
 from malmen.data.checking import MOST_PROBLEMS, Editor, Reader, check
 from malmen.support.errors import InputError
 
@@ -113,11 +113,11 @@ def test_rows_of_an_unknown_kind_cannot_be_compared(tmp_path):
 
 def test_the_command_ends_with_status_1_if_a_row_is_malformed(tmp_path, capsys):
     good = write_lines(tmp_path / "good.jsonl", row("Ada"))
-    cli.app.cli(prog="malmen", args=["data", "check", str(good), "--against", str(good)])
+    app.cli(prog="malmen", args=["data", "check", str(good), "--against", str(good)])
     assert "malformed rows: 0" in capsys.readouterr().out
     bad = write_lines(tmp_path / "bad.jsonl", row("Ada", ans=""))
     with pytest.raises(SystemExit) as end:
-        cli.app.cli(prog="malmen", args=["data", "check", str(bad)])
+        app.cli(prog="malmen", args=["data", "check", str(bad)])
     assert end.value.code == 1
     assert "malformed rows: 1" in capsys.readouterr().out
 

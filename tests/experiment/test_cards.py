@@ -18,7 +18,7 @@ from checkouts import Checkout, commands, options_of
 from configurations import load, problems
 from tiny_folders import write_lines, write_lm, zsre_line
 
-from malmen.commands import outputs as cli
+from malmen.__main__ import main
 from malmen.editor import HyperNetworkEditor
 from malmen.experiment import cards
 from malmen.experiment.cards import Card, find
@@ -128,7 +128,7 @@ CATALOGUE = {  # where the same word is a choice of modules in the catalogue
     "malmen/figures/diagrams/stack_diagram.py",
 }
 PROJECT = {  # where it is the name of the project: a program, a logger, a file's metadata
-    "malmen/commands/outputs.py",
+    "malmen/__main__.py",
     "malmen/support/files.py",
     "malmen/experiment/provenance.py",
 }
@@ -173,7 +173,7 @@ def malmen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Malmen:
     def run(command: str) -> None:
         monkeypatch.setattr(cards, "_named", {})
         monkeypatch.setattr(sys, "argv", ["malmen", *command.split()])
-        cli.main()
+        main()
 
     return run
 

@@ -10,7 +10,7 @@ import yaml
 from configurations import ROOT, load, problems
 from snakemake.utils import validate
 
-from malmen import cli
+from malmen.__main__ import main
 from malmen.experiment import cards
 from malmen.experiment.cards import Card, find
 from malmen.experiment.configuration import schema
@@ -98,13 +98,13 @@ def test_a_setting_is_declared_once(
     command = f"malmen evaluate --editor {module}:CARD"
     monkeypatch.setattr(sys, "argv", [*command.split(), "--help"])
     with pytest.raises(SystemExit, match="0"):
-        cli.main()
+        main()
     shown = " ".join(capsys.readouterr().out.split())
     assert f"--far.{name} INT How far it goes. (default: 3)" in shown
     needed = "--lm gpt2 --weights w --rows r --edits 4 --sets 1 --out o"
     monkeypatch.setattr(sys, "argv", [*command.split(), *needed.split(), f"--far.{name}", "0"])
     with pytest.raises(SystemExit, match="2"):
-        cli.main()
+        main()
     refused = " ".join(capsys.readouterr().err.split())
     assert f"{name}: must be at least 1, got 0" in refused
     # Another bound is another code.

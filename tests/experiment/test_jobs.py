@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from configurations import load
 
-from malmen import cli
+from malmen.__main__ import app
 from malmen.experiment.cards import MALMEN, find
 from malmen.experiment.jobs import (
     DIAGRAMS,
@@ -43,11 +43,15 @@ def run(request: pytest.FixtureRequest) -> Jobs:
 
 
 @cache
+def help_of(*words: str) -> str:
+    with redirect_stdout(StringIO()) as text, suppress(SystemExit):
+        app.cli(prog="malmen", args=[*words, "--help"])
+    return text.getvalue()
+
+
 def known_options(command: str) -> set[str]:
     """Options that a subcommand of the command line has."""
-    with redirect_stdout(StringIO()) as text, suppress(SystemExit):
-        cli.app.cli(prog="malmen", args=[command, "--help"])
-    return set(re.findall(r"--[a-z.-]+", text.getvalue()))
+    return set(re.findall(r"--[a-z.-]+", help_of(command)))
 
 
 def used(text: str) -> set[str]:
@@ -257,7 +261,7 @@ def test_a_variant_is_its_editor_and_what_it_changes(run: Jobs) -> None:
 
 
 def test_a_digest_is_of_a_command_its_editor_and_its_language_model() -> None:
-    assert set(MODULES) <= {name.replace("_", "-") for name in vars(cli)}
+    assert set(MODULES) <= set(re.findall(r"• ([a-z-]+)", help_of()))
     digests = [code(command) for command in MODULES]
     digests += [code("evaluate", editor) for editor in ("malmen", "ft")]
     digests += [code("evaluate", "ft", lm=lm) for lm in ("gpt2_desk", "t5_desk")]

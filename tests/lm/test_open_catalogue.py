@@ -7,7 +7,7 @@ import pytest
 from configurations import load
 from tiny_models import tiny_model, tiny_tokenizer
 
-from malmen import cli
+from malmen.__main__ import main
 from malmen.experiment.consistency import check
 from malmen.lm import open_catalogue
 from malmen.lm.catalogue import VARIABLE, catalogue, lookup, shipped, use
@@ -134,7 +134,7 @@ def test_the_option_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
     out = tmp_path / "out"
     options = ["--lm", "mine", "--downloads", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", ["malmen", "fetch", "--catalogue", str(models), *options])
-    cli.main()
+    main()
     source = read_json(out / manifest.FILE)
     assert source["folder"] == str(folder)
     assert set(source["copied"]) == {path.name for path in folder.iterdir()}
@@ -147,7 +147,7 @@ def test_a_wrong_file_ends_the_command_with_one_line(
     models = file(tmp_path / "models.yaml", "mine: {fodler: x}")
     monkeypatch.setattr("sys.argv", ["malmen", f"--catalogue={models}", "plan", "--lm", "mine"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"malmen: error: {models}: mine: unknown key 'fodler' (did you mean 'fo")
@@ -161,11 +161,11 @@ def test_a_plan_is_made_of_what_is_here(
     models = file(tmp_path / "m.yaml", f"mine: {{folder: {folder}}}\nyours: {{folder: nowhere}}\n")
     words = ["malmen", f"--catalogue={models}", "plan", "--edits", "4", "--lm"]
     monkeypatch.setattr("sys.argv", [*words, "mine"])
-    cli.main()
+    main()
     assert "a step of MALMEN's meta-training, 4 edits: 0.0 GB" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [*words, "yours"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main()
     assert "yours: what is edited of it is known once its weights" in capsys.readouterr().err
 
 

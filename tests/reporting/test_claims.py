@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import Run, write_run
 
-from malmen.commands.outputs import main
+from malmen.__main__ import main
 from malmen.reporting.claims import (
     DOES_NOT_HOLD,
     HOLDS,

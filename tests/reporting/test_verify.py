@@ -6,7 +6,7 @@ import pytest
 import yaml
 from synthetic_run import Run, write_run
 
-from malmen.commands.outputs import main
+from malmen.__main__ import main
 from malmen.reporting.claims import evaluate_claims
 from malmen.reporting.predicates import Evidence
 from malmen.reporting.verify import TOLERANCES, make_reference, verify

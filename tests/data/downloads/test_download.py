@@ -16,7 +16,7 @@ import gdown
 import pytest
 from flaky_server import COMMIT, Server, altered, closed_url, cut, instead, serving, status
 
-from malmen import cli
+from malmen.__main__ import app
 from malmen.data.downloads import download as downloads
 from malmen.data.downloads.download import download, record_of
 from malmen.data.downloads.table import Rebuild, Source, Version, sources
@@ -445,7 +445,7 @@ def test_a_failed_rebuild_names_every_address_too(
 
 
 def test_the_command_shows_what_there_is_and_its_licence(capsys: pytest.CaptureFixture) -> None:
-    cli.app.cli(prog="malmen", args=["download"])
+    app.cli(prog="malmen", args=["download"])
     shown = capsys.readouterr().out
     for source in sources().values():
         assert f"{source.name}\n    {source.what}\n    licence: {source.licence}\n" in shown
