@@ -161,7 +161,8 @@ def use(files: Iterable[Path | str]) -> None:
 
 
 def _files() -> list[str]:
-    return [file for file in os.environ.get(VARIABLE, "").split(os.pathsep) if file]
+    files = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return [str(Path(file).absolute()) for file in files if file]  # one file, however it is named
 
 
 @cache

@@ -40,6 +40,15 @@ def file(path: Path, text: str) -> Path:
     return path
 
 
+def test_a_file_may_be_named_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "mine", "qwen2")
+    models = file(tmp_path / "models.yaml", f"mine:\n  folder: {tmp_path / 'mine'}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, "models.yaml")  # as a shell exports it, and a configuration says
+    use([models, "models.yaml"])
+    assert list(catalogue())[-1] == "mine"
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_five_lines_add_a_model(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
