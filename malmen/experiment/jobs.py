@@ -414,9 +414,11 @@ class Jobs:
         return {lookup(lm).figure or lm: lm for lm in self.lms}
 
     @property
-    def figures(self) -> list[str]:
-        """The figures drawn from results."""
-        return [*self.curves, *([MEMORY_FIGURE] if self.memory_files() else [])]
+    def figures(self) -> dict[str, dict[str, list[str]]]:
+        """The figures drawn from results: the files of each, by option of `malmen figure`."""
+        curves = {name: {"evaluations": self.evaluations([lm])} for name, lm in self.curves.items()}
+        memory = self.memory_files()
+        return curves | ({MEMORY_FIGURE: {"memory": memory}} if memory else {})
 
     def foreign_option(self) -> str:
         """Return --editors ..., for what knows editors by their names in print."""
@@ -451,12 +453,6 @@ class Jobs:
         """Return every table, in every format."""
         parts = product(self.tables, TABLE_FORMATS)
         return [f"<results>/tables/table_{number}.{form}" for number, form in parts]
-
-    def figure_inputs(self, name: str) -> dict[str, list[str]]:
-        """Return the files that a figure is drawn from, by option of `malmen figure`."""
-        if name == MEMORY_FIGURE:
-            return {"memory": self.memory_files()}
-        return {"evaluations": self.evaluations([self.curves[name]])}
 
     def figure_files(self) -> list[str]:
         """Return every figure, in every format."""

@@ -232,7 +232,7 @@ def test_every_figure_and_table_is_made_of_files_of_the_run(run: Jobs) -> None:
     made |= {run.rows(lm, split) for lm in run.lms for split in SPLITS}
     made |= {*map(run.weights, run.lms), "<results>/facts.jsonl"}
     inputs = [run.table_inputs(number) for number in run.tables]
-    inputs += [run.figure_inputs(name) for name in run.figures]
+    inputs += run.figures.values()
     for files in (files for by_option in inputs for files in by_option.values()):
         assert {files} <= made if isinstance(files, str) else set(files) <= made
     assert not set(run.figures) & set(DIAGRAMS)

@@ -122,4 +122,4 @@ def table_inputs(wildcards):
 
 def figure_inputs(wildcards):
     """Files that a figure is drawn from, by option of `malmen figure`."""
-    return RUN.figure_inputs(wildcards.name)
+    return RUN.figures[wildcards.name]
