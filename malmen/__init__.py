@@ -14,9 +14,9 @@ here, and the other editors by `baselines`; a name is imported when it is first 
   `save_editor` keep it in a file; the others have `TokenSettings`, `FineTuningSettings` and
   `MemitSettings`; a `Card` makes an editor known to commands and workflow.
 - Scores: `edit_and_score` edits all facts in at once, `evaluate` disjoint sets at every count.
-- The normal equation: `parameter_shift` solves it and carries the theorems' gradients,
-  `parameter_shift_in_metric` weighs it with statistics of keys, `shift_of_sums` takes D Uᵀ and
-  U Uᵀ, `StreamedNormalEquation` takes keys in pieces; a `NormalEquationError` says why it failed.
+- The normal equation: `parameter_shift` solves it and carries the theorems' gradients; `Sums` take
+  keys in pieces, add up and come apart; the penalty is that of the norm, of a `Metric` or within a
+  `Subspace`; a `NormalEquationError` says why it failed.
 - `InputError` says that what was handed in cannot be used, and what to do.
 """
 
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from malmen.lm.encoding import encode_rows as encode_rows
     from malmen.lm.language_model import LanguageModel as LanguageModel
     from malmen.malmen import MALMEN as MALMEN
+    from malmen.normal_equation import Metric as Metric
     from malmen.normal_equation import NormalEquationError as NormalEquationError
-    from malmen.normal_equation import StreamedNormalEquation as StreamedNormalEquation
+    from malmen.normal_equation import Subspace as Subspace
+    from malmen.normal_equation import Sums as Sums
     from malmen.normal_equation import parameter_shift as parameter_shift
-    from malmen.normal_equation import parameter_shift_in_metric as parameter_shift_in_metric
-    from malmen.normal_equation import shift_of_sums as shift_of_sums
     from malmen.settings import FineTuningSettings as FineTuningSettings
     from malmen.settings import HyperSettings as HyperSettings
     from malmen.settings import MemitSettings as MemitSettings
@@ -70,11 +70,11 @@ _PUBLIC = {
     "malmen.lm.language_model": ["LanguageModel"],
     "malmen.malmen": ["MALMEN"],
     "malmen.normal_equation": [
+        "Metric",
         "NormalEquationError",
-        "StreamedNormalEquation",
+        "Subspace",
+        "Sums",
         "parameter_shift",
-        "parameter_shift_in_metric",
-        "shift_of_sums",
     ],
     "malmen.settings": [
         "FineTuningSettings",
