@@ -46,7 +46,7 @@ class HyperSettings(TokenSettings):
     """Rank of the hyper-network's blocks."""
     n_blocks: Count = 2
     """Number of the hyper-network's blocks."""
-    graph_tokens: Count = 8192
+    graph_tokens: Annotated[int, Field(ge=0)] = 8192
     """Tokens, of all layers together, whose graph of the hyper-network is kept within a step."""
     normalise: bool = True
     """Whether keys and value gradients are normalised by running statistics."""
