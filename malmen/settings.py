@@ -69,6 +69,10 @@ class TrainingSettings(Checked):
     """Largest norm of the meta-gradient; longer ones are scaled down to it."""
     evaluate_every: Count = 8
     """Steps between evaluations on validation facts (the last step is always evaluated)."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations without an improvement after which training ends; 0 takes all steps."""
+    margin: Weight = 0.002
+    """Smallest improvement of the validation score, a fraction, that counts as one."""
     checkpoint_every: Count = 1
     """Steps between checkpoints."""
 

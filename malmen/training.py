@@ -1,10 +1,14 @@
-"""Meta-training of an editor: the loop round the meta-gradient, checkpoints and resumption."""
+"""Meta-training of an editor: the loop round the meta-gradient, its end, and its resumption."""
 
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from glob import escape
 from pathlib import Path
-from typing import Any
+from statistics import fmean, harmonic_mean
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +17,7 @@ from malmen.editor import HyperNetworkEditor
 from malmen.evaluation import edit_and_score
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
+from malmen.lm.predictions import Predictions, predict
 from malmen.meta_gradient import MetaLoss, meta_gradient
 from malmen.normal_equation import NormalEquationError
 from malmen.settings import TrainingSettings
@@ -20,26 +25,57 @@ from malmen.support.errors import InputError
 from malmen.support.files import read_safetensors, write_safetensors
 from malmen.support.progress import Progress
 
-__all__ = ["MetaTraining", "NonFiniteError"]
+__all__ = ["Ending", "MetaTraining", "NonFiniteError", "is_out_of_patience"]
+
+SCORED = ("es", "gs", "ls_consistency")
+"""The measures whose harmonic mean is the validation score."""
 
 
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not finite; the message names the cause."""
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a meta-training ended, and which of its editors is the result.
+
+    Attributes:
+        ended_by: the validation score no longer improved, or all steps were taken.
+        steps: steps taken.
+        best_step: the step after which the editor scored best; 0 is the one it started from.
+        best_score: that validation score; None without validation facts.
+    """
+
+    ended_by: Literal["patience", "budget"]
+    steps: int
+    best_step: int
+    best_score: float | None
+
+
+def is_out_of_patience(scores: Sequence[float], *, patience: int, margin: float) -> bool:
+    """Tell whether none of the last ``patience`` scores beats all before them by the margin."""
+    before, last = scores[:-patience], scores[-patience:]
+    return bool(before) and max(last) <= max(before) + margin
+
+
 class MetaTraining:
     """One meta-training run; after a kill it continues from its checkpoint to the same bits.
 
+    It ends when the score on validation facts has not improved for a while, or with its budget of
+    steps, and leaves the editor that scored best.
+
     Which facts a step sees follows from the seed and the step alone, and the checkpoint holds
-    everything else that changes: the editor, Adam's moments and the log.
+    everything else that changes: the editor, Adam's moments and the log. The best editor so far
+    has a file of its own beside it, named by its step.
 
     Args:
         editor: MALMEN or MEND; trained in place.
         lm: the language model, unedited.
         facts: meta-training facts.
-        validation: facts for the periodic evaluation.
+        validation: facts for the periodic evaluation, edited in as many disjoint sets as there
+            are; without any, all steps are taken and the last editor is the result.
         edits: facts edited at once in every step.
-        steps: number of steps.
+        steps: largest number of steps.
         settings: hyper-parameters.
         seed: of the order of facts.
         checkpoint: file of the checkpoint; its name should identify the run's inputs.
@@ -72,32 +108,42 @@ class MetaTraining:
         parameters = editor.parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=settings.meta_learning_rate, fused=True)
         self.log: list[dict[str, Any]] = []
+        self.continues = False  # from an editor that is trained already
 
     def run(self, *, progress: bool = True) -> list[dict[str, Any]]:
-        """Train from the checkpoint, or from the start, to the last step.
+        """Train from the checkpoint, or from the start, to the end; the best editor stays.
 
         Returns:
-            The log, one entry a step.
+            The log: one entry a step, and one before the first if an editor is trained further.
 
         Raises:
             NonFiniteError: a loss or gradient is not finite; the checkpoint of the step before
                 stays.
         """
         self._resume()
+        if self.continues and self.validation and not self.log:
+            self._note({"step": 0, "edits": self.edits, **self._validate()})
         name = f"{type(self.editor).__name__} on {self.lm.entry.title}, {self.edits} edits"
-        done = len(self.log)
+        done = self._taken
         with Progress(name, total=self.steps, unit="steps", done=done, show=progress) as bar:
-            for step in range(done, self.steps):
+            while self._ended_by is None:
                 try:
-                    self.log.append(self._step(step))
+                    self._note(self._step(self._taken))
                 except NormalEquationError as error:
                     raise NonFiniteError(
-                        f"step {step + 1} with {self.edits} edits: {error}; {self._remedy()}"
+                        f"step {self._taken + 1} with {self.edits} edits: {error}; {self._remedy()}"
                     ) from error
-                if (step + 1) % self.settings.checkpoint_every == 0:
-                    self._save()
                 bar.update(1, **_headline(self.log))
+        if self.ending.best_step != self._taken:
+            self._load(read_safetensors(self._best_file(self.ending.best_step))[0])
         return self.log
+
+    @property
+    def ending(self) -> Ending:
+        """How a run that is over has ended."""
+        assert self._ended_by is not None
+        best = self._best_step
+        return Ending(self._ended_by, self._taken, best, self._scores.get(best))
 
     def continue_from(self, moments: Path) -> None:
         """Take over Adam's moments from the run that made the editor to start from.
@@ -114,14 +160,16 @@ class MetaTraining:
         if not means or any(shapes.get(index) != mean.shape for index, mean in means.items()):
             raise InputError(f"{moments}: not Adam's moments of this editor; use those beside it")
         _set_moments(self.optimizer, tensors)
+        self.continues = True
 
     def save_moments(self, path: Path) -> None:
         """Write Adam's moments, for a run that continues from the editor."""
         write_safetensors(path, _moments(self.optimizer), {})
 
     def forget(self) -> None:
-        """Remove the checkpoint, once the result is safe elsewhere."""
+        """Remove the checkpoint and the best editor, once the result is safe elsewhere."""
         self.checkpoint.unlink(missing_ok=True)
+        self._forget_best(but=None)
 
     def step_facts(self, step: int) -> list[EncodedFact]:
         """Return the facts of a step: consecutive ones of the epoch's permutation."""
@@ -147,11 +195,10 @@ class MetaTraining:
             "locality_loss": loss.locality,
             "gradient_norm": norm,
             "learning_rate": self.editor.learning_rates.mean().item(),
-            "seconds": time.perf_counter() - started,
         }
         if (step + 1) % self.settings.evaluate_every == 0 or step + 1 == self.steps:
             entry |= self._validate()
-        return entry
+        return entry | {"seconds": time.perf_counter() - started}
 
     def _clip(self, step: int, loss: MetaLoss) -> float:
         """Clip the meta-gradient; refuse to take a step that would ruin every parameter."""
@@ -173,27 +220,92 @@ class MetaTraining:
         return f"η = {largest:.3g} at most. Lower learning_rate or meta_learning_rate"
 
     def _validate(self) -> dict[str, float]:
+        """Return the means over the validation facts, and the score made of them."""
         if not self.validation:
             return {}
-        facts = self.validation[: self.edits]
-        size = self.editor.settings.fact_batch
-        scores = edit_and_score(self.editor, self.lm, facts, size=size)
-        parts = {"es": scores.edit, "gs": scores.equivalent, "ls": scores.unrelated}
-        return {f"validation_{k}": p.accuracy().mean().item() for k, p in parts.items()}
+        count, size = min(self.edits, len(self.validation)), self.editor.settings.fact_batch
+        measured: dict[str, list[float]] = {}
+        for start in range(0, len(self.validation) - count + 1, count):
+            facts = self.validation[start : start + count]
+            scores = edit_and_score(self.editor, self.lm, facts, size=size)
+            unedited = self._unedited.of(range(start, start + count)).tokens
+            for measure, accuracy in {
+                "es": scores.edit.accuracy(),
+                "gs": scores.equivalent.accuracy(),
+                "ls": scores.unrelated.accuracy(),
+                "ls_consistency": scores.unrelated.accuracy(unedited),
+            }.items():
+                measured.setdefault(f"validation_{measure}", []).append(accuracy.mean().item())
+        means = {name: fmean(values) for name, values in measured.items()}
+        score = harmonic_mean([means[f"validation_{measure}"] for measure in SCORED])
+        return means | {"validation_score": score}
 
-    def _save(self) -> None:
-        tensors: dict[str, Tensor] = {
-            f"editor.{name}": tensor for name, tensor in self.editor.state_dict().items()
-        }
-        tensors |= {f"adam.{name}": value for name, value in _moments(self.optimizer).items()}
-        write_safetensors(self.checkpoint, tensors, self.log)
+    @cached_property
+    def _unedited(self) -> Predictions:
+        """What the unedited language model predicts on the validation facts' unrelated tuples."""
+        unrelated = [fact.unrelated for fact in self.validation]
+        return predict(self.lm, unrelated, size=self.editor.settings.fact_batch)
 
-    def _resume(self) -> None:
-        if not self.checkpoint.exists():
-            return
-        tensors, self.log = read_safetensors(self.checkpoint)
+    # --- the end, which follows from the log ---
+
+    @property
+    def _taken(self) -> int:
+        return int(self.log[-1]["step"]) if self.log else 0
+
+    @property
+    def _scores(self) -> dict[int, float]:
+        """The validation scores by step."""
+        name = "validation_score"
+        return {entry["step"]: entry[name] for entry in self.log if name in entry}
+
+    @property
+    def _best_step(self) -> int:
+        scores = self._scores
+        return max(scores, key=lambda step: scores[step]) if scores else self._taken
+
+    @property
+    def _ended_by(self) -> Literal["patience", "budget"] | None:
+        patience, margin = self.settings.patience, self.settings.margin
+        scores = list(self._scores.values())
+        if patience and is_out_of_patience(scores, patience=patience, margin=margin):
+            return "patience"
+        return "budget" if self._taken >= self.steps else None
+
+    # --- files ---
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        """Log a step; keep the editor if it is the best, and a checkpoint if one is due."""
+        self.log.append(entry)
+        step = entry["step"]
+        is_best = self._best_step == step and bool(self._scores)
+        if is_best:
+            write_safetensors(self._best_file(step), self._tensors(), {})
+        # Also at every best step: the log of a checkpoint never names an editor that is not there.
+        if is_best or step % self.settings.checkpoint_every == 0:
+            write_safetensors(self.checkpoint, self._tensors(), self.log)
+        if is_best:
+            self._forget_best(but=step)
+
+    def _best_file(self, step: int) -> Path:
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}.best-{step}.safetensors")
+
+    def _forget_best(self, *, but: int | None) -> None:
+        for path in self.checkpoint.parent.glob(f"{escape(self.checkpoint.stem)}.best-*"):
+            if but is None or path != self._best_file(but):
+                path.unlink()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        state = {f"editor.{name}": tensor for name, tensor in self.editor.state_dict().items()}
+        return state | {f"adam.{name}": value for name, value in _moments(self.optimizer).items()}
+
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
         self.editor.load_state_dict(_part("editor", tensors))
         _set_moments(self.optimizer, _part("adam", tensors))
+
+    def _resume(self) -> None:
+        if self.checkpoint.exists():
+            tensors, self.log = read_safetensors(self.checkpoint)
+            self._load(tensors)
 
 
 def _part(owner: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,7 +332,7 @@ def _headline(log: list[dict[str, Any]]) -> dict[str, float]:
     """Return what is shown beside the progress: the last losses and validation scores."""
     shown = {"L_gen": log[-1]["generalisation_loss"], "L_loc": log[-1]["locality_loss"]}
     for entry in reversed(log):
-        if "validation_es" in entry:
-            shown |= {m.upper(): entry[f"validation_{m}"] for m in ("es", "gs", "ls")}
-            break
+        if "validation_score" in entry:
+            names = {"ES": "es", "GS": "gs", "LS-cons.": "ls_consistency", "score": "score"}
+            return shown | {title: entry[f"validation_{name}"] for title, name in names.items()}
     return shown

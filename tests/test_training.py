@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import harmonic_mean
 from types import MappingProxyType
 from typing import Any
 
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 from tiny_models import EDITORS, bits, random_facts, tiny_lm
 
 from malmen import training
+from malmen.evaluation import evaluate
 from malmen.lm.batches import Example
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.settings import HyperSettings, TrainingSettings
 from malmen.support.errors import InputError
 from malmen.support.files import read_safetensors
-from malmen.training import MetaTraining, NonFiniteError
+from malmen.training import Ending, MetaTraining, NonFiniteError, is_out_of_patience
 
 editors = pytest.mark.parametrize("name", EDITORS)
 
@@ -256,7 +258,7 @@ def test_a_run_goes_on_with_the_moments_of_another(tmp_path: Path, name: str) ->
     assert state(second)[:2] == state(first)[:2]
     second.run(progress=False)
     steps = {state["step"].item() for state in second.optimizer.state_dict()["state"].values()}
-    assert steps == {3 + STEPS}
+    assert steps == {3 + second.ending.best_step}
 
 
 def test_moments_of_another_editor_are_refused(tmp_path: Path) -> None:
@@ -285,6 +287,130 @@ def test_forgetting_removes_the_checkpoint(tmp_path: Path) -> None:
     assert path.exists()
     run.forget()
     assert not list(tmp_path.iterdir())
+
+
+# --- the end ---
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: Mapping[int, float]) -> None:
+    """Let validation after these steps give these scores, whatever the editor is."""
+
+    def validate(run: MetaTraining) -> dict[str, float]:
+        names = ("es", "gs", "ls", "ls_consistency", "score")
+        step = run.log[-1]["step"] + 1 if run.log else int(not run.continues)
+        return {f"validation_{name}": scores[step] for name in names}
+
+    monkeypatch.setattr(MetaTraining, "_validate", validate)
+
+
+def bits_after(tmp_path: Path, step: int) -> dict[str, bytes]:
+    """The editor after so many steps of the run that the tests below end in various ways."""
+    run = new_training(tmp_path / f"{step}.safetensors", steps=step, validation=0)
+    run.run(progress=False)
+    return bits(run.editor)
+
+
+RISING = dict(enumerate((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 1))
+PEAKED = dict(enumerate((0.1, 0.5, 0.4, 0.501, 0.3, 0.2), 1))
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings", "expected"),
+    [
+        (RISING, {"patience": 1}, Ending("budget", 6, 6, 0.6)),
+        (RISING, {"patience": 1, "margin": 0.15}, Ending("patience", 2, 2, 0.2)),
+        (RISING, {"patience": 2, "margin": 0.15}, Ending("budget", 6, 6, 0.6)),
+        (PEAKED, {}, Ending("budget", 6, 4, 0.501)),
+        (PEAKED, {"patience": 1}, Ending("patience", 3, 2, 0.5)),
+        # What is best by less than the margin is best, and patience does not wait for it.
+        (PEAKED, {"patience": 2, "margin": 0.01}, Ending("patience", 4, 4, 0.501)),
+        (PEAKED, {"patience": 2, "margin": 0.0}, Ending("patience", 6, 4, 0.501)),
+    ],
+)
+def test_a_run_ends_by_patience_or_budget_and_leaves_its_best_editor(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: Mapping[int, float],
+    settings: Mapping[str, float],
+    expected: Ending,
+) -> None:
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    best = bits_after(tmp_path, expected.best_step)
+    scripted(monkeypatch, scores)
+    run = new_training(path, evaluate_every=1, **settings)
+    run.run(progress=False)
+    assert run.ending == expected
+    assert bits(run.editor) == best
+    adam = {one["step"].item() for one in run.optimizer.state_dict()["state"].values()}
+    assert adam == {expected.best_step}
+    run.forget()
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("killed_in", range(1, 6))
+@pytest.mark.parametrize("every", [1, 4])
+def test_an_interrupted_run_ends_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int, every: int
+) -> None:
+    scripted(monkeypatch, PEAKED)
+    settings = {"evaluate_every": 1, "patience": 3, "checkpoint_every": every}
+    straight = new_training(tmp_path / "straight" / "run.safetensors", **settings)
+    straight.run(progress=False)
+    path = tmp_path / "new" / "run.safetensors"
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, killed_in, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            new_training(path, **settings).run(progress=False)
+    resumed = new_training(path, **settings, initial=99 if path.exists() else 0)
+    resumed.run(progress=False)
+    assert resumed.ending == straight.ending
+    assert state(resumed) == state(straight)
+    assert sorted(one.name for one in path.parent.iterdir()) == [
+        "run.best-4.safetensors",
+        "run.safetensors",
+    ]
+
+
+def test_an_editor_that_training_makes_no_better_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = new_training(tmp_path / "first.safetensors", steps=2)
+    first.run(progress=False)
+    first.save_moments(tmp_path / "moments.safetensors")
+    scripted(monkeypatch, {0: 0.9, **PEAKED})
+    second = new_training(tmp_path / "second.safetensors", evaluate_every=1, patience=2)
+    second.editor.load_state_dict(first.editor.state_dict())
+    second.continue_from(tmp_path / "moments.safetensors")
+    log = second.run(progress=False)
+    assert [entry["step"] for entry in log] == [0, 1, 2]
+    assert second.ending == Ending("patience", 2, 0, 0.9)
+    assert state(second)[:2] == state(first)[:2]
+
+
+@given(
+    scores=st.lists(st.floats(0, 1), max_size=8),
+    patience=st.integers(1, 4),
+    margin=st.floats(0, 0.5),
+)
+def test_patience_ends_where_no_late_score_beats_the_early_ones(
+    scores: list[float], patience: int, margin: float
+) -> None:
+    early, late = scores[: max(0, len(scores) - patience)], scores[-patience:]
+    expected = bool(early) and not any(score > max(early) + margin for score in late)
+    assert is_out_of_patience(scores, patience=patience, margin=margin) == expected
+
+
+def test_validation_scores_every_set_of_the_facts_that_is_whole(tmp_path: Path) -> None:
+    run = new_training(tmp_path / "run.safetensors", steps=1, validation=2 * EDITS + 1)
+    (entry,) = run.run(progress=False)
+    facts = run.validation[: 2 * EDITS]
+    scores = evaluate(
+        {EDITS: run.editor}, run.lm, facts, counts=[EDITS], sets=2, size=3, progress=False
+    ).scores
+    means = {name: float(scores[name].mean()) for name in ("es", "gs", "ls", "ls_consistency")}
+    assert {name: entry[f"validation_{name}"] for name in means} == pytest.approx(means)
+    score = harmonic_mean([means[name] for name in ("es", "gs", "ls_consistency")])
+    assert entry["validation_score"] == pytest.approx(score)
 
 
 # --- the order of facts ---
@@ -432,7 +558,8 @@ def test_the_log_has_losses_every_step_and_scores_now_and_then(tmp_path: Path) -
         "step", "edits", "generalisation_loss", "locality_loss", "gradient_norm",
         "learning_rate", "seconds",
     }  # fmt: skip
-    scores = {"validation_es", "validation_gs", "validation_ls"}
+    measures = ("es", "gs", "ls", "ls_consistency", "score")
+    scores = {f"validation_{measure}" for measure in measures}
     for entry in log:
         evaluated = entry["step"] in (2, 4, 5)  # the last step always is
         assert set(entry) == losses | (scores if evaluated else set())
@@ -449,9 +576,10 @@ def test_without_validation_facts_there_are_no_scores(tmp_path: Path) -> None:
 
 def test_validation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
     def final(number: int, **changes: int) -> dict[str, bytes]:
-        run = new_training(tmp_path / f"{number}.safetensors", steps=4, **changes)
-        run.run(progress=False)
-        return bits(run.editor)
+        path = tmp_path / f"{number}.safetensors"
+        new_training(path, steps=4, **changes).run(progress=False)
+        tensors, _ = read_safetensors(path)  # of the last step, whichever editor was the best
+        return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
     assert final(0, evaluate_every=1) == final(1, evaluate_every=100) == final(2, validation=0)
 

@@ -220,6 +220,8 @@ class Stage(TypedDict):
 
     edits: Count
     steps: Count
+    patience: NotRequired[Count]
+    evaluate_every: NotRequired[Count]
 
 
 class LanguageModel(TypedDict):

@@ -1,7 +1,9 @@
 """The files that editors with a hyper-network are kept in."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from malmen.editor import HyperNetworkEditor
 from malmen.experiment.cards import Card, find, trained
@@ -9,13 +11,15 @@ from malmen.lm.language_model import LanguageModel
 from malmen.support.errors import InputError
 from malmen.support.files import read_safetensors, write_safetensors
 
-__all__ = ["load_editor", "save_editor"]
+__all__ = ["load_editor", "save_editor", "training_of"]
 
 FORMAT = "malmen-editor-2"
 
 
-def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
-    """Write an editor; the file says which editor it is, and for which language model."""
+def save_editor(
+    path: Path, editor: HyperNetworkEditor, *, lm: str, training: Mapping[str, Any] = {}
+) -> None:
+    """Write an editor; the file says which editor it is, for which language model, how trained."""
     kind = f"{type(editor).__module__}:{type(editor).__qualname__}"
     metadata = {
         "format": FORMAT,
@@ -23,8 +27,15 @@ def save_editor(path: Path, editor: HyperNetworkEditor, *, lm: str) -> None:
         "lm": lm,
         "layers": list(editor.layer_index),
         "settings": asdict(editor.settings),
+        "training": dict(training),
     }
     write_safetensors(path, editor.state_dict(), metadata)
+
+
+def training_of(path: Path) -> dict[str, Any]:
+    """Return at how many edits the editor of a file was trained, and how that ended (`Ending`)."""
+    training: dict[str, Any] = read_safetensors(path)[1].get("training", {})
+    return training
 
 
 def load_editor(path: Path, lm: LanguageModel, kind: Card | None = None) -> HyperNetworkEditor:

@@ -1,6 +1,6 @@
 """An evaluation: which editor edits at each count, and what is written of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from malmen.editor import Editor
 from malmen.evaluation import check_pool
 from malmen.evaluation import evaluate as score
 from malmen.experiment.cards import Card
-from malmen.experiment.editors import load_editor
+from malmen.experiment.editors import load_editor, training_of
 from malmen.experiment.loading import encode, load
 from malmen.experiment.options import Evaluating
 from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
@@ -52,9 +52,14 @@ def evaluate(
     facts = encode(model, options.rows, seed=options.seed)
     check_pool(options.edits, sets=options.sets, pool=len(facts))
     choices: dict[str, Any] = {"sets": options.sets, "modules": options.modules}
+    editors: Mapping[int, Editor]
+    trainings: dict[str, Any] = {}
     if settings is None:
-        editors = _trained_editors(card, model, options.edits, options.trained)
+        files = _trained_files(card, options.edits, options.trained)
+        loaded = {path: load_editor(path, model, card) for path in set(files.values())}
+        editors = {count: loaded[path] for count, path in files.items()}
         choices |= {"trained": options.trained}
+        trainings = {str(count): training_of(path) for count, path in files.items()}
     else:
         offered = {"layers": model.shapes, "settings": settings, "seed": options.seed}
         if card.statistics:
@@ -71,7 +76,8 @@ def evaluate(
         data=[*lookup(options.lm).attributions, *data],
     )
     frame = evaluation.scores.assign(editor=card.title, lm=options.lm, seed=options.seed)
-    per_fact.write(options.out, frame, metadata | {"editing": evaluation.editing})
+    metadata |= {"editing": evaluation.editing, "trainings": trainings}
+    per_fact.write(options.out, frame, metadata)
 
 
 def _statistics(card: Card, model: LanguageModel, path: Path | None, read: Statistics) -> Any:
@@ -82,9 +88,7 @@ def _statistics(card: Card, model: LanguageModel, path: Path | None, read: Stati
     return read(path, model)
 
 
-def _trained_editors(
-    card: Card, model: LanguageModel, counts: Sequence[int], trained: Sequence[str]
-) -> dict[int, Editor]:
+def _trained_files(card: Card, counts: Sequence[int], trained: Sequence[str]) -> dict[int, Path]:
     """Return for every count the editor trained at the nearest from above, or at the largest."""
     files: dict[int, Path] = {}
     for item in trained:
@@ -94,6 +98,4 @@ def _trained_editors(
         files[int(count)] = Path(path)
     if not files:
         raise InputError(f"--trained: {card.name} has to be trained first, with `malmen train`")
-    loaded = {count: load_editor(path, model, card) for count, path in sorted(files.items())}
-    largest = max(loaded)
-    return {m: loaded[min((c for c in loaded if c >= m), default=largest)] for m in counts}
+    return {m: files[min((c for c in files if c >= m), default=max(files))] for m in counts}

@@ -287,8 +287,12 @@ class Jobs:
 
     # --- meta-training and evaluation ---
 
+    def stages(self, lm: str) -> dict[int, dict[str, int]]:
+        """Return how meta-training goes at each number of edits, in the order of training."""
+        return {stage["edits"]: stage for stage in self.settings(lm)["training"]}
+
     def schedule(self, lm: str) -> dict[int, int]:
-        """Return the steps of meta-training by number of edits, in the order of training."""
+        """Return the most steps of meta-training by number of edits, in the order of training."""
         return {stage["edits"]: stage["steps"] for stage in self.settings(lm)["training"]}
 
     def editor_files(self, lm: str, editor: str) -> dict[int, str]:
@@ -301,13 +305,20 @@ class Jobs:
         return _next_smaller(self.editor_files(lm, editor), edits)
 
     def training_options(
-        self, lm: str, editor: str, *, edits: int, steps: int, **changes: Any
+        self, lm: str, editor: str, *, stage: Mapping[str, int], **changes: Any
     ) -> str:
-        """Return the options of `malmen train`, with changes to the hyper-parameters."""
-        hyper = {**self.hyper_parameters(lm, editor), **changes}
+        """Return the options of `malmen train`, with changes to the hyper-parameters.
+
+        Args:
+            lm: The language model.
+            editor: The editor.
+            stage: Its edits and steps, with patience and pace of its evaluations if it has them.
+            changes: Hyper-parameters that differ.
+        """
+        steps = stage["steps"]
         pace = {"evaluate_every": max(8, steps // 16), "checkpoint_every": -(-steps // 64)}
-        about = {"edits": edits, "steps": steps, "seed": self.config["seed"]}
-        return options({**about, **pace, **hyper})
+        hyper = {**self.hyper_parameters(lm, editor), **changes}
+        return options({**pace, **stage, "seed": self.config["seed"], **hyper})
 
     def evaluation_options(
         self, lm: str, editor: str, *, edits: int | list[int], sets: int, **changes: Any

@@ -171,10 +171,10 @@ class Training(Model):
     edits: int
     """Facts edited at once in every step."""
     steps: int
-    """Number of steps."""
+    """Largest number of steps."""
     out: Path
-    """The editor, safetensors; run metadata (.json), losses (.csv) and Adam's moments
-    (.adam.safetensors) stand beside it."""
+    """The best editor, safetensors; run metadata (.json), losses and validation scores (.csv) and
+    Adam's moments (.adam.safetensors) stand beside it."""
     prefix: OptionalPath = None
     """Prefix store of the meta-training rows; without it, the frozen blocks run again."""
     validation_prefix: OptionalPath = None

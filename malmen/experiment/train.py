@@ -83,10 +83,11 @@ def train(
     log = run.run()
     with atomic(out.with_suffix(".csv")) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)
-    metadata = run_metadata(seed=seed, settings=choices, started=options.started)
-    write_json(out.with_suffix(".json"), metadata)
+    metadata = run_metadata(seed=options.seed, settings=choices, started=options.started)
+    ended = {"edits": options.edits, **asdict(run.ending)}
+    write_json(out.with_suffix(".json"), metadata | {"training": ended})
     run.save_moments(out.with_suffix(".adam.safetensors"))
-    save_editor(out, learner, lm=options.lm)
+    save_editor(out, learner, lm=options.lm, training=ended)
     run.forget()
 
 

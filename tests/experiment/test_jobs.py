@@ -86,7 +86,8 @@ def test_the_command_line_knows_every_option_of_the_configurations(run: Jobs) ->
             evaluation = run.evaluation_options(lm, editor, edits=[4], sets=2)
             assert used(evaluation) <= known_options("evaluate"), editor
             if editor in run.trained:
-                training = run.training_options(lm, editor, edits=4, steps=16)
+                stage = {**next(iter(run.stages(lm).values())), "patience": 1}
+                training = run.training_options(lm, editor, stage=stage)
                 assert used(training) <= known_options("train"), editor
         if run.weighing(lm):
             texts = run.statistics_options(lm, run.statistics_texts())
@@ -135,10 +136,21 @@ def test_moments_lie_beside_the_editor_that_they_are_of() -> None:
 
 @pytest.mark.parametrize("steps", [1, 8, 100, 1000])
 def test_training_is_looked_at_at_a_pace_that_its_length_sets(steps: int) -> None:
-    found = run_of("smoke").training_options("gpt2_desk", "malmen", edits=4, steps=steps)
+    found = run_of("smoke").training_options(
+        "gpt2_desk", "malmen", stage={"edits": 4, "steps": steps}
+    )
     checkpoints = -(-steps // int(values(found, "checkpoint-every")))
     assert checkpoints <= 64
     assert int(values(found, "evaluate-every")) >= 8
+
+
+def test_a_stage_may_set_its_pace_and_its_patience() -> None:
+    stage = {"edits": 4, "steps": 100, "patience": 3, "evaluate_every": 2}
+    found = run_of("smoke").training_options("gpt2_desk", "malmen", stage=stage)
+    assert {name: int(values(found, name)) for name in ("patience", "evaluate-every")} == {
+        "patience": 3,
+        "evaluate-every": 2,
+    }
 
 
 def test_an_editor_without_training_has_no_trained_files(run: Jobs) -> None:
@@ -249,10 +261,11 @@ def test_a_variant_is_its_editor_and_what_it_changes(run: Jobs) -> None:
     for variant, changes in run.variants.items():
         editor = run.variant_editor(variant)
         assert editor == changes.get("editor", MALMEN.name)
-        usual = run.training_options(run.ablated, editor, edits=4, steps=8)
+        stage = next(iter(run.stages(run.ablated).values()))
+        usual = run.training_options(run.ablated, editor, stage=stage)
         changed = run.variant_changes(variant)
         assert "editor" not in changed
-        found = run.training_options(run.ablated, editor, edits=4, steps=8, **changed)
+        found = run.training_options(run.ablated, editor, stage=stage, **changed)
         differ = used(found) ^ used(usual)
         assert differ or any(values(found, o[2:]) != values(usual, o[2:]) for o in used(usual))
 

@@ -25,8 +25,7 @@ use rule train as ablation_train with:
         options=lambda wildcards: RUN.training_options(
             wildcards.lm,
             RUN.variant_editor(wildcards.variant),
-            edits=wildcards.edits,
-            steps=RUN.schedule(wildcards.lm)[int(wildcards.edits)],
+            stage=RUN.stages(wildcards.lm)[int(wildcards.edits)],
             **RUN.variant_changes(wildcards.variant),
         ),
         code=lambda wildcards: code("train", RUN.variant_editor(wildcards.variant), lm=wildcards.lm),

@@ -35,8 +35,7 @@ rule train:
         options=lambda wildcards: RUN.training_options(
             wildcards.lm,
             wildcards.editor,
-            edits=wildcards.edits,
-            steps=RUN.schedule(wildcards.lm)[int(wildcards.edits)],
+            stage=RUN.stages(wildcards.lm)[int(wildcards.edits)],
         ),
         code=lambda wildcards: code("train", wildcards.editor, lm=wildcards.lm),
     message:

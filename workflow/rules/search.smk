@@ -30,8 +30,7 @@ use rule train as search_train with:
         options=lambda wildcards: RUN.training_options(
             wildcards.lm,
             wildcards.editor,
-            edits=config["search"]["edits"],
-            steps=config["search"]["steps"],
+            stage={key: config["search"][key] for key in ("edits", "steps")},
             **trial(wildcards),
         ),
     message:
