@@ -143,6 +143,7 @@ def figure(
     out_dir: Path,
     evaluations: list[Path] = [],
     memory: OptionalPath = None,
+    trained: list[Path] = [],
     editors: OtherEditors = [],
 ) -> None:
     """Draw a figure of the paper from results.
@@ -152,11 +153,13 @@ def figure(
         out_dir: Folder for figure_NN.pdf, .png and .csv.
         evaluations: Files of `malmen evaluate` for one language model: its scaling curve.
         memory: File of `malmen memory`: Figure 8.
+        trained: Run metadata of trained editors (.json), their logs (.csv) beside them: their
+            learning curves.
     """
     know(editors)
     from malmen.figures import FIGURES
 
-    choose(FIGURES, name, "figure")([memory] if memory else evaluations, out_dir)
+    choose(FIGURES, name, "figure")([memory] if memory else [*evaluations, *trained], out_dir)
 
 
 def diagram(*, name: str, out_dir: Path) -> None:

@@ -43,6 +43,7 @@ DIAGRAMS = ("01", "02", "03", "09", "10", "11")
 """Figures that need no results."""
 
 MEMORY_FIGURE = "08"
+LEARNING_FIGURE = "LC"
 
 MODULES: Mapping[str, Sequence[str]] = {
     "fetch": ["malmen.lm.weights.packages"],
@@ -427,9 +428,12 @@ class Jobs:
     @property
     def figures(self) -> dict[str, dict[str, list[str]]]:
         """The figures drawn from results: the files of each, by option of `malmen figure`."""
-        curves = {name: {"evaluations": self.evaluations([lm])} for name, lm in self.curves.items()}
-        memory = self.memory_files()
-        return curves | ({MEMORY_FIGURE: {"memory": memory}} if memory else {})
+        drawn = {name: {"evaluations": self.evaluations([lm])} for name, lm in self.curves.items()}
+        if memory := self.memory_files():
+            drawn[MEMORY_FIGURE] = {"memory": memory}
+        if trained := self.preparations()["trained"]:
+            drawn[LEARNING_FIGURE] = {"trained": trained}
+        return drawn
 
     def foreign_option(self) -> str:
         """Return --editors ..., for what knows editors by their names in print."""

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from malmen.figures.drawing import Drawing, save
+from malmen.figures.learning_curves import learning_curves
 from malmen.figures.memory_figure import memory_figure
 from malmen.figures.scaling_curves import curve_names, scaling_curve
 
@@ -13,6 +14,7 @@ __all__ = ["FIGURES"]
 _DRAWN: dict[str, Callable[[Sequence[Path]], Drawing]] = {
     **{name: partial(scaling_curve, name) for name in curve_names()},
     "08": memory_figure,
+    "LC": learning_curves,
 }
 
 

@@ -1,6 +1,7 @@
 """Scaling curves: ES, GS and LS of one language model against the number of edits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from malmen.results.comparison import PRE_EDIT, aggregate, editor_order
 from malmen.results.per_fact import read_all, sources
 from malmen.support.errors import InputError
 
-__all__ = ["PANELS", "curve_names", "draw_scaling_curve", "label_counts", "scaling_curve"]
+__all__ = ["PANELS", "curve_names", "draw_scaling_curve", "label_counts", "looks", "scaling_curve"]
 
 PANELS: dict[str, str] = {
     "es": "Edit success (ES), %",
@@ -86,8 +87,9 @@ def _draw_panel(axes: Axes, means: pd.DataFrame) -> None:
     axes.set(xlim=(left, right), ylim=(0, 100))
     axes.grid(axis="y")
     label_counts(axes, counts)
-    others = iter(_OTHER_LINES * len(means))
-    for editor in editor_order(means["editor"], titles()):
+    editors = editor_order(means["editor"], titles())
+    lines = looks(editor for editor in editors if editor != PRE_EDIT)
+    for editor in editors:
         curve = means[means["editor"] == editor]
         value, low, high = (100 * curve[name].to_numpy() for name in ("value", "low", "high"))
         edits = curve["edits"].to_numpy()
@@ -98,15 +100,21 @@ def _draw_panel(axes: Axes, means: pd.DataFrame) -> None:
             level = np.pad(value, 1, mode="edge")
             axes.plot(edges, level, color="0.4", linestyle="--", label=editor, clip_on=False)
             continue
-        card = of_title(editor)
-        line: dict[str, Any] = (
-            {"color": card.color, "marker": card.marker, "linestyle": card.dashes}
-            if card and card.color
-            else next(others)
-        )
+        line = lines[editor]
         axes.fill_between(edits, low, high, color=line["color"], alpha=0.18, linewidth=0)
         axes.vlines(edits, low, high, color=line["color"], linewidth=0.8)  # a band needs two counts
         axes.plot(edits, value, **line, label=marked(editor), clip_on=False)
+
+
+def looks(editors: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the look of each editor's line: what its card gives, or one that is free."""
+    others, cards = cycle(_OTHER_LINES), {editor: of_title(editor) for editor in editors}
+    return {
+        editor: {"color": card.color, "marker": card.marker, "linestyle": card.dashes}
+        if card is not None and card.color
+        else next(others)
+        for editor, card in cards.items()
+    }
 
 
 def label_counts(axes: Axes, counts: np.ndarray) -> None:

@@ -53,8 +53,9 @@ def table_3(*, settings: Path) -> Table:
     return Table(
         number="3",
         caption="Hyper-parameters of the editors on each LM, and the published ones as far as they "
-        "are known; the layout is inferred. Training: the most steps of meta-training at each number "
-        "of edits, in this order, each starting from the one before. Empty: not used, or not known.",
+        "are known; the layout is inferred. Training: the most steps of meta-training at each "
+        "number of edits, in this order, each starting from the one before. Empty: not used, or "
+        "not known.",
         grids=[_grid_3(data)],
         data=data,
         notes=["Published: " + "; ".join(sources) + "."],

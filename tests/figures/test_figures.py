@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pandas as pd
-from synthetic import measurements, write_evaluations
+from synthetic import measurements, write_evaluations, write_training_log
 
 from malmen.figures import FIGURES
 
 
 def write_inputs(folder: Path) -> dict[str, list[Path]]:
-    """Write what three of the figures are drawn from."""
+    """Write what four of the figures are drawn from."""
     memory = folder / "memory.csv"
     measurements().to_csv(memory, index=False)
     sizes = {"counts": (16, 32), "sets": 1}
@@ -15,6 +15,7 @@ def write_inputs(folder: Path) -> dict[str, list[Path]]:
         "04": write_evaluations(folder, lms=("fact_checker",), **sizes),
         "S1": write_evaluations(folder, lms=("smollm2",), **sizes),
         "08": [memory],
+        "LC": [write_training_log(folder, edits=edits) for edits in (4, 16)],
     }
 
 

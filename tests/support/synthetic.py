@@ -9,6 +9,7 @@ import pandas as pd
 
 from malmen.results import per_fact
 from malmen.results.memory import COLUMNS, PROCEDURES
+from malmen.support.files import write_json
 
 # How fast ES falls with the number of edits, roughly as the real editors' does.
 _DECAY = {"FT": 0.9, "MEND": 0.55, "MALMEN": 0.12, "UltraEdit": 0.2, "MEMIT": 0.3}
@@ -76,6 +77,29 @@ def write_evaluations(
             per_fact.write(path, evaluation(editor, lm, **options), METADATA)
             paths.append(path)
     return paths
+
+
+def write_training_log(
+    folder: Path,
+    *,
+    editor: str = "malmen",
+    lm: str = "smollm2",
+    edits: int = 16,
+    steps: int = 6,
+    ended_by: str = "patience",
+) -> Path:
+    """Write run metadata and log of an invented meta-training, and return the metadata's path."""
+    log = pd.DataFrame({"step": np.arange(steps + 1), "edits": edits})
+    log["generalisation_loss"] = [np.nan, *np.geomspace(4, 0.1, steps)]
+    log["locality_loss"] = [np.nan, *np.geomspace(0.3, 0.05, steps)]
+    log["validation_score"] = np.where(log["step"] % 2, np.nan, 0.3 + 0.6 * log["step"] / steps)
+    log["seconds"] = 1.5
+    training = {"edits": edits, "steps": steps, "best_step": 4, "ended_by": ended_by}
+    settings = {"editor": editor, "lm": lm, "edits": edits}
+    path = folder / lm / f"{editor}_{edits}.json"
+    write_json(path, METADATA | {"settings": settings, "training": training})
+    log.to_csv(path.with_suffix(".csv"), index=False)
+    return path
 
 
 def measurements(*, limit_mb: float = 1000.0) -> pd.DataFrame:
