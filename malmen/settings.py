@@ -17,6 +17,7 @@ __all__ = [
     "FineTuningSettings",
     "HyperSettings",
     "MemitSettings",
+    "OracleSettings",
     "TokenSettings",
     "TrainingSettings",
 ]
@@ -87,6 +88,22 @@ class FineTuningSettings(Checked):
     """Decoupled weight decay of AdamW."""
     epochs: Count = 5
     """Passes over the edit tuples."""
+    fact_batch: Count = 32
+    """Facts a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleSettings(Checked):
+    """Hyper-parameters of the oracle."""
+
+    learning_rate: Rate = 1e-3
+    """Learning rate of Adam."""
+    epochs: Count = 100
+    """Passes over the facts, at most."""
+    patience: Count = 3
+    """Passes without an improvement of the loss by one percent after which the descent ends."""
+    loc_coef: Weight = 1.0
+    """Weight of the locality loss, beside those of the edit and the equivalent tuples."""
     fact_batch: Count = 32
     """Facts a step."""
 

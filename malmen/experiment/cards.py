@@ -23,6 +23,7 @@ from malmen.settings import (
     FineTuningSettings,
     HyperSettings,
     MemitSettings,
+    OracleSettings,
     TokenSettings,
     TrainingSettings,
 )
@@ -32,12 +33,13 @@ __all__ = [
     "ENTRY_POINTS",
     "LATER_MARK",
     "MALMEN",
+    "ORACLE_MARK",
     "OWN",
     "Card",
     "cards",
     "find",
-    "later",
     "marked",
+    "notes",
     "of_title",
     "printed_name",
     "titles",
@@ -49,6 +51,9 @@ ENTRY_POINTS = "malmen.experiment.editors"
 
 LATER_MARK = "†"
 """Stands behind the name in print of an editor that is later than the paper."""
+
+ORACLE_MARK = "‡"
+"""Stands behind the name in print of what is no editor: it sees what is evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Card:
         modules: The modules it edits, a choice of the catalogue, if they are always the same.
             They may lie below stored states, so a trained editor has none of its own.
         later: Where it is published, if later than the paper.
+        oracle: Whether it is no editor, but sees the equivalent and unrelated tuples that editors
+            are scored on, to tell what an editor could reach. It is marked, and never the best.
         color: Of its line in figures; without one, it gets a look that is free.
         marker: On that line, as matplotlib names it.
         dashes: Of that line, likewise.
@@ -84,6 +91,7 @@ class Card:
     subjects: bool = False
     modules: Modules | None = None
     later: str = ""
+    oracle: bool = False
     color: str = ""
     marker: str = "o"
     dashes: Any = "-"
@@ -170,7 +178,18 @@ MALMEN = Card(
 )
 """The paper's own editor, which the ablations, the answers and the plans of memory are about."""
 
-OWN = (FT, MEND, ULTRAEDIT, MEMIT, MALMEN)
+ORACLE = Card(
+    name="oracle",
+    title="Oracle",
+    editor="baselines.oracle:Oracle",
+    settings=OracleSettings,
+    oracle=True,
+    color="#000000",
+    marker="x",
+    dashes=(0, (1, 2)),
+)
+
+OWN = (FT, MEND, ULTRAEDIT, MEMIT, MALMEN, ORACLE)
 """The editors of this project, in the order of rows and legends; those of others follow."""
 
 _named: dict[str, Card] = {}  # cards of no installed package, by their references
@@ -223,14 +242,22 @@ def printed_name(name: str) -> str:
 
 
 def marked(title: str) -> str:
-    """Return an editor's name in print, with the mark of what is later than the paper."""
-    return f"{title}{LATER_MARK}" if later([title]) else title
+    """Return an editor's name in print, with the marks that `notes` explains."""
+    card = of_title(title)
+    marks = {LATER_MARK: card.later, ORACLE_MARK: card.oracle} if card is not None else {}
+    return title + "".join(mark for mark, is_due in marks.items() if is_due)
 
 
-def later(titles: Iterable[str]) -> list[Card]:
-    """Return the editors among these names in print that are later than the paper."""
+def notes(titles: Iterable[str]) -> list[str]:
+    """Return a footnote for each of these names in print that has a mark."""
     present = set(titles)
-    return [card for card in cards() if card.later and card.title in present]
+    return [
+        f"{LATER_MARK} {card.title} ({card.later}) is later than the paper."
+        if card.later
+        else f"{ORACLE_MARK} {card.title} is no editor: it sees what is evaluated."
+        for card in cards()
+        if card.title in present and (card.later or card.oracle)
+    ]
 
 
 @cache

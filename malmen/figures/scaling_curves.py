@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from malmen.experiment.cards import LATER_MARK, later, marked, of_title, titles
+from malmen.experiment.cards import marked, notes, of_title, titles
 from malmen.figures.drawing import INFERRED, SKY, TEXT_WIDTH, Caption, Drawing, figure_number
 from malmen.lm.catalogue import Entry, catalogue, lookup
 from malmen.results.comparison import PRE_EDIT, aggregate, editor_order
@@ -127,7 +127,6 @@ def label_counts(axes: Axes, counts: np.ndarray) -> None:
 
 
 def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Caption:
-    late = ", ".join(card.title for card in later(editors))
     answers = "of the verdict" if entry.task == "verdict" else "over tokens, teacher-forced,"
     whose = (
         f"{entry.title} stands in for {entry.stands_for}, which the paper's "
@@ -141,7 +140,7 @@ def _caption(entry: Entry, *, editors: set[str], origins: Sequence[str]) -> Capt
         "unrelated prompts, against the number of facts edited at once.",
         "Lines: means over edit sets and facts; bands: 95% intervals from a bootstrap over both; "
         "grey dashes: the LM before editing.",
-        f"{LATER_MARK} {late}: later than the paper." if late else "",
+        *notes(editors),
         INFERRED if entry.figure in _INFERRED_FIGURES else "",
         f"Data and models: {'; '.join(origins)}." if origins else "",
     ]

@@ -26,7 +26,13 @@ from malmen.lm.language_model import LanguageModel
 from malmen.planning.memory_plan import Plan, Planner
 from malmen.planning.sizes import DOUBLE, SINGLE, bytes_of, count_of
 from malmen.recording.tails import Tails
-from malmen.settings import FineTuningSettings, HyperSettings, MemitSettings, TokenSettings
+from malmen.settings import (
+    FineTuningSettings,
+    HyperSettings,
+    MemitSettings,
+    OracleSettings,
+    TokenSettings,
+)
 
 __all__ = ["BASIS", "Cost", "Machine", "cost_table", "costs", "shortcomings"]
 
@@ -290,8 +296,9 @@ class _LanguageModelCosts:
     def evaluate(self, card: Card) -> Cost:
         """Return the cost of an evaluation; of editing, as far as the editor's settings tell it."""
         settings, needs, passes, seconds = self.hyper(card), dict[str, float](), 0, 0.0
-        if isinstance(settings, FineTuningSettings):
-            passes = settings.epochs * self.facts
+        if isinstance(settings, FineTuningSettings | OracleSettings):
+            tuples = 3 if isinstance(settings, OracleSettings) else 1  # of a fact
+            passes = settings.epochs * self.facts * tuples
             # Weights before and now, gradients and two moments of AdamW, and what it updates by.
             device = self.planner.upper_weights + 6 * self.planner.shifts
             needs = {"device": device + self.planner.recorded(settings.fact_batch)}

@@ -1,13 +1,13 @@
 """What the tables share: names and order of LMs, captions, footnotes, numbers of other papers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from malmen.experiment.cards import LATER_MARK, later, titles
+from malmen.experiment.cards import titles
 from malmen.lm.catalogue import lookup
 from malmen.results.comparison import editor_order
 from malmen.results.per_fact import scale_of, sources
@@ -20,7 +20,6 @@ __all__ = [
     "caption",
     "figure_order",
     "largest_shared_count",
-    "later_notes",
     "outside_numbers",
     "title_of",
 ]
@@ -55,14 +54,6 @@ def caption(
     before = [f"Results at {scale} scale"] if scale else []
     behind = [f"Data and models: {'; '.join(origins)}"] if origins else []
     return ". ".join([*before, *about, *behind]) + "."
-
-
-def later_notes(editors: Iterable[str]) -> list[str]:
-    """Return a footnote for each of the editors that is later than the paper."""
-    return [
-        f"{LATER_MARK} {card.title} ({card.later}) is later than the paper."
-        for card in later(editors)
-    ]
 
 
 def largest_shared_count(evaluated: pd.DataFrame, *, lm: str) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from malmen.experiment.cards import cards, marked, of_title, printed_name, titles
+from malmen.experiment.cards import cards, marked, notes, of_title, printed_name, titles
 from malmen.results.comparison import editor_order
 from malmen.results.per_fact import read
 from malmen.support.errors import InputError
@@ -17,7 +17,6 @@ from malmen.tables.conventions import (
     caption,
     figure_order,
     largest_shared_count,
-    later_notes,
     outside_numbers,
 )
 from malmen.tables.typesetting import Grid, Printed, Table, column
@@ -64,7 +63,7 @@ def table_5(
         caption=caption(_ABOUT, evaluations),
         grids=[Grid.of(data, columns, block=BLOCK)],
         data=data,
-        notes=[*later_notes(data["editor"]), *map(_time_elsewhere, outside_numbers()["times"])],
+        notes=[*notes(data["editor"]), *map(_time_elsewhere, outside_numbers()["times"])],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from malmen.experiment.cards import MALMEN, marked, of_title, titles
+from malmen.experiment.cards import MALMEN, cards, marked, notes, of_title, titles
 from malmen.lm.catalogue import lookup
 from malmen.results.bootstrap import Interval
 from malmen.results.comparison import PRE_EDIT, aggregate, editor_order, paired_difference
@@ -20,7 +20,6 @@ from malmen.tables.conventions import (
     caption,
     figure_order,
     largest_shared_count,
-    later_notes,
     outside_numbers,
 )
 from malmen.tables.typesetting import EMPTY, Cell, Grid, Printed, Table, column, percent, points
@@ -100,7 +99,7 @@ def table_1(*, evaluations: Sequence[Path]) -> Table:
         caption=caption(_about_1(data), evaluations, metadata),
         grids=[_grid_1(data)],
         data=data,
-        notes=later_notes(editors),
+        notes=notes(editors),
     )
 
 
@@ -115,18 +114,20 @@ def _about_1(data: pd.DataFrame) -> list[str]:
         "token, its verdict), with 95% intervals from a bootstrap over edit sets and facts",
         "LS-consistency (LS-cons.) is the agreement with the LM's own predictions before editing; "
         "exact matches are answers right in every token",
-        "Bold: the best editor of a column (the row before editing does not compete)",
+        "Bold: the best editor of a column (the rows before editing and the oracle do not compete)",
     ]
 
 
 def _grid_1(data: pd.DataFrame) -> Grid:
-    edited = data[(data["editor"] != PRE_EDIT) & data["es"].notna()]
+    oracles = {card.title for card in cards() if card.oracle}
+    edited = data[~data["editor"].isin({PRE_EDIT} | oracles) & data["es"].notna()]
     competing = edited[edited.groupby("lm")["lm"].transform("size") > 1]  # else it beats nobody
     best = competing.groupby("lm")[list(METRICS)].max().map(percent).to_dict("index")
 
     def score(line: Mapping[str, Any], metric: str) -> Cell:
         cell = _score(line, metric)
-        wins = line["editor"] != PRE_EDIT and cell.text == best.get(line["lm"], {}).get(metric)
+        competes = line["editor"] not in {PRE_EDIT} | oracles
+        wins = competes and cell.text == best.get(line["lm"], {}).get(metric)
         return Cell(text=cell.text, interval=cell.interval, bold=wins)
 
     columns: dict[str, Printed] = {

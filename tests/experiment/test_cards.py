@@ -291,7 +291,7 @@ def test_the_workflow_runs_editors_from_outside(checkout: Checkout) -> None:
     for call in trained:
         found = options_of(call)
         assert [found[f"--{key}"] for key in ("editor", "rank", "damping")] == [DAMPED, "8", "3.0"]
-    for command, number in (("table", 5), ("claims", 1), ("figure", 1)):
+    for command, number in (("table", 5), ("claims", 1), ("figure", 2)):
         calls = re.findall(rf"malmen {command} (--.*) 2> ", run.stdout)
         assert len(calls) == number
         assert all(f"--editors {STEP} {DAMPED} --" in call for call in calls)

@@ -91,7 +91,9 @@ def test_the_caption_follows_from_the_language_model(tmp_path: Path, name: str, 
     assert ("The paper does not edit this LM." in caption.text) == (lm == "smollm2")
     assert ("of the verdict" in caption.text) == (entry.task == "verdict")
     assert (INFERRED in caption.text) == (name in ("06", "07"))
-    assert "† UltraEdit: later than the paper." in caption.text
+    assert (
+        "† UltraEdit (Gu et al., arXiv 2505.14679, 2025) is later than the paper." in caption.text
+    )
     assert all(source in caption.text for source in METADATA["data"])
 
 

@@ -3,4 +3,4 @@
 from malmen.experiment.cards import cards
 
 PRINTED_NAMES = {card.name: card.title for card in cards()}
-TITLES = tuple(PRINTED_NAMES.values())
+TITLES = tuple(card.title for card in cards() if not card.oracle)

@@ -134,6 +134,18 @@ def test_ultraedit_is_marked_as_later_than_the_paper(run: Run) -> None:
     assert "UltraEdit" in set(table.data["editor"])
 
 
+def test_an_oracle_is_marked_and_never_the_best(tmp_path: Path) -> None:
+    paths = write_evaluations(tmp_path, editors=("MALMEN", "FT", "Oracle"), lms=("smollm2",))
+    rows, metadata = per_fact.read(paths[2])
+    per_fact.write(paths[2], rows.assign(es=1.0, es_exact=True), metadata)
+    table = table_1(evaluations=paths)
+    (grid,) = table.grids
+    assert [grid.cell(row, "Editor").text for row in grid.rows][-1] == "Oracle‡"
+    best = [row for row in grid.rows if grid.cell(row, "ES").bold]
+    assert [grid.cell(row, "Editor").text for row in best] == ["MALMEN"]
+    assert "‡ Oracle is no editor: it sees what is evaluated." in table.notes
+
+
 def test_other_editors_join_by_their_data_alone(tmp_path: Path) -> None:
     editors = ("MALMEN", "UltraEdit", "FT", "A_new & better|one")
     paths = write_evaluations(tmp_path, editors=editors, lms=("smollm2",))
