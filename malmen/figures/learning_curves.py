@@ -14,7 +14,7 @@ from malmen.experiment.cards import marked, printed_name, titles
 from malmen.figures.drawing import TEXT_WIDTH, Caption, Drawing
 from malmen.figures.scaling_curves import looks
 from malmen.lm.catalogue import lookup
-from malmen.results.per_fact import editor_order
+from malmen.results.comparison import editor_order
 from malmen.support.errors import InputError
 from malmen.support.files import read_json
 

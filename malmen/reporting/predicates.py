@@ -20,7 +20,7 @@ from malmen.reporting.sources import Findings
 from malmen.results import memory as memory_results
 from malmen.results.bootstrap import Interval, percentile_interval
 from malmen.results.comparison import MEASURES, level, paired_difference
-from malmen.results.per_fact import read
+from malmen.results.per_fact import endings, read
 from malmen.support.files import read_json
 from malmen.tables.costs import costs, stages_of
 from malmen.tables.score_tables import FULL, VARIANTS, read_variants, variant_title
@@ -93,6 +93,16 @@ class Evidence(Findings):
     def costs(self) -> pd.DataFrame:
         """What each editor took."""
         return costs(self.evaluations, trained=self.trained, statistics=self.statistics)
+
+    @cached_property
+    def endings(self) -> dict[tuple[str, str, int], str]:
+        """What ended the training behind results, by LM, editor and number of edits."""
+        return endings(self.evaluations)
+
+    def unfinished(self, lm: str, editors: Iterable[str], edits: int) -> str:
+        """Say which of these editors' trainings ended by budget; nothing if none did."""
+        spent = [one for one in editors if "budget" in self.endings.get((lm, one, edits), "")]
+        return f" (training ended by budget: {', '.join(spent)})" if spent else ""
 
     @cached_property
     def trained_at(self) -> dict[tuple[str, str], int]:
@@ -195,7 +205,8 @@ class Difference(Predicate):
         difference = paired_difference(one.at(counts[-1]), other.at(counts[-1]), self.measure)
         return Found(
             interval=_points(difference),
-            where=f"at {counts[-1]:,} edits",
+            where=f"at {counts[-1]:,} edits"
+            f"{evidence.unfinished(lm, (self.editor, self.against), counts[-1])}",
             files=[one.file, other.file],
         )
 
@@ -238,7 +249,7 @@ class Change(Predicate):
         after = level(results.at(last), self.measure, seed=1)
         return Found(
             interval=_points((after - before).interval),
-            where=f"from {first:,} to {last:,} edits",
+            where=f"from {first:,} to {last:,} edits{evidence.unfinished(lm, [self.editor], last)}",
             files=[results.file],
         )
 
@@ -278,7 +289,8 @@ class Capacity(Predicate):
         return Found(
             interval=percentile_interval(float(ratios[0]), ratios[1:]),
             where=f"{self.editor} has {100 * quality[0, 0]:.1f} at {counts[-1]:,} edits, "
-            f"{self.against} {up_to}",
+            f"{self.against} {up_to}"
+            f"{evidence.unfinished(lm, (self.editor, self.against), counts[-1])}",
             files=[one.file, other.file],
             at_least=not kept[0],
         )

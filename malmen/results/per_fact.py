@@ -22,6 +22,7 @@ __all__ = [
     "COLUMNS",
     "IDENTITY",
     "check",
+    "endings",
     "read",
     "read_all",
     "read_metadata",
@@ -116,6 +117,22 @@ def read_all(paths: Iterable[Path]) -> tuple[pd.DataFrame, list[dict[str, Any]]]
     frame = pd.concat([facts for facts, _ in files], ignore_index=True)
     _check_unique(frame, source=", ".join(map(str, paths)))
     return frame, [metadata for _, metadata in files]
+
+
+def endings(paths: Iterable[Path]) -> dict[tuple[str, str, int], str]:
+    """Return what ended the training behind results, by LM, editor and number of edits.
+
+    That is "patience", "budget" or, where several files of a count differ, both; an editor that
+    was not trained has no entry.
+    """
+    found: dict[tuple[str, str, int], set[str]] = {}
+    for path in paths:
+        frame, metadata = read(path)
+        lm, editor = (str(frame[name].iloc[0]) for name in ("lm", "editor"))
+        for edits, training in metadata.get("trainings", {}).items():
+            if training:  # files of trained editors did not always say
+                found.setdefault((lm, editor, int(edits)), set()).add(training["ended_by"])
+    return {key: " and ".join(sorted(reasons)) for key, reasons in found.items()}
 
 
 def check(frame: pd.DataFrame, *, source: str) -> None:

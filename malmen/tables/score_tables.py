@@ -12,7 +12,7 @@ from malmen.lm.catalogue import lookup
 from malmen.results.bootstrap import Interval
 from malmen.results.comparison import PRE_EDIT, aggregate, editor_order, paired_difference
 from malmen.results.metrics import HEADLINE, METRICS
-from malmen.results.per_fact import read, read_all
+from malmen.results.per_fact import endings, read, read_all
 from malmen.support.errors import InputError
 from malmen.tables.conventions import (
     BLOCK,
@@ -67,6 +67,12 @@ def _wide(means: pd.DataFrame) -> pd.DataFrame:
 
 # --- Table 1 -------------------------------------------------------------------------------------
 
+BUDGET_MARK = "§"
+_ENDED = (
+    f"{BUDGET_MARK} Meta-training ended by its budget of steps: the editor may have had more to "
+    "learn. That of the others ended by patience: the validation score no longer improved."
+)
+
 
 def table_1(*, evaluations: Sequence[Path]) -> Table:
     """Return Table 1: each LM, before and after editing, at its largest number of edits.
@@ -94,12 +100,15 @@ def table_1(*, evaluations: Sequence[Path]) -> Table:
         ]
     index = pd.MultiIndex.from_tuples(rows, names=scores.index.names)
     data = scores.reindex(index).reset_index()
+    ended = endings(evaluations)
+    keys = data[["lm", "editor", "edits"]].itertuples(index=False, name=None)
+    data["ended_by"] = [ended.get(key, "") for key in keys]
     return Table(
         number="1",
         caption=caption(_about_1(data), evaluations, metadata),
         grids=[_grid_1(data)],
         data=data,
-        notes=notes(editors),
+        notes=[*notes(editors), *([_ENDED] if ended else [])],
     )
 
 
@@ -132,7 +141,9 @@ def _grid_1(data: pd.DataFrame) -> Grid:
 
     columns: dict[str, Printed] = {
         **COUNTED,
-        "Editor": lambda line: marked(line["editor"]),
+        "Editor": lambda line: (
+            marked(line["editor"]) + (BUDGET_MARK if "budget" in line["ended_by"] else "")
+        ),
         **{one.heading: partial(score, metric=name) for name, one in METRICS.items()},
         "Sets": column("n_sets"),
     }

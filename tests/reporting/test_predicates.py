@@ -51,6 +51,27 @@ def by_level(path: Path, editor: str, levels: dict[int, float]) -> Path:
     return path
 
 
+def test_what_is_judged_on_an_editor_that_ended_by_budget_says_so(tmp_path: Path) -> None:
+    files = []
+    for editor, ended_by in (("MALMEN", "patience"), ("MEND", "budget"), ("FT", None)):
+        trainings = {"16": {"ended_by": "patience"}, "32": {"ended_by": ended_by}}
+        metadata = METADATA | ({"trainings": trainings} if ended_by else {})
+        files.append(tmp_path / f"{editor}.parquet")
+        per_fact.write(files[-1], evaluation(editor, LM, counts=(16, 32)), metadata)
+    evidence = Evidence(evaluations=files)
+    assert per_fact.endings(files)[LM, "MEND", 32] == "budget"
+    spent = " (training ended by budget: MEND)"
+    pair = {"editor": "MALMEN", "against": "MEND", "measure": "es"}
+    for found in (
+        Difference(**pair).find(evidence, LM),
+        Capacity(**pair).find(evidence, LM),
+        Change(editor="MEND", measure="es", since="smallest").find(evidence, LM),
+    ):
+        assert found.where.endswith(spent)
+    found = Difference(**pair | {"against": "FT"}).find(evidence, LM)
+    assert found.where == "at 32 edits"
+
+
 def test_evidence_knows_what_ran(evidence: Evidence) -> None:
     assert evidence.lms == [LM, "fact_checker"]
     assert evidence.ablated == [LM]

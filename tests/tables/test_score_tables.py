@@ -134,6 +134,22 @@ def test_ultraedit_is_marked_as_later_than_the_paper(run: Run) -> None:
     assert "UltraEdit" in set(table.data["editor"])
 
 
+def test_what_ended_a_training_stands_beside_its_scores(tmp_path: Path) -> None:
+    paths = write_evaluations(tmp_path, editors=("MALMEN", "FT"), lms=("smollm2",), counts=(16,))
+    frame, metadata = per_fact.read(paths[0])
+    for seed, ended_by in enumerate(("patience", "budget")):
+        trainings = {"trainings": {"16": {"ended_by": ended_by}}}
+        path = tmp_path / f"{seed}.parquet"
+        per_fact.write(path, frame.assign(seed=seed), metadata | trainings)
+        paths.append(path)
+    table = table_1(evaluations=paths[1:])
+    ended = dict(zip(table.data["editor"], table.data["ended_by"], strict=True))
+    assert ended == {PRE_EDIT: "", "FT": "", "MALMEN": "budget and patience"}
+    (grid,) = table.grids
+    assert [grid.cell(row, "Editor").text for row in grid.rows] == [PRE_EDIT, "FT", "MALMEN§"]
+    assert table.notes[-1].startswith("§ Meta-training ended by its budget")
+
+
 def test_an_oracle_is_marked_and_never_the_best(tmp_path: Path) -> None:
     paths = write_evaluations(tmp_path, editors=("MALMEN", "FT", "Oracle"), lms=("smollm2",))
     rows, metadata = per_fact.read(paths[2])
