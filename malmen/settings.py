@@ -71,7 +71,8 @@ class TrainingSettings(Checked):
     evaluate_every: Count = 8
     """Steps between evaluations on validation facts (the last step is always evaluated)."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Evaluations without an improvement after which training ends; 0 takes all steps."""
+    """Evaluations without an improvement after which training ends, with its best editor as the
+    result; 0 takes all steps, and the last editor."""
     margin: Weight = 0.002
     """Smallest improvement of the validation score, a fraction, that counts as one."""
     checkpoint_every: Count = 1

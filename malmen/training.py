@@ -61,8 +61,9 @@ def is_out_of_patience(scores: Sequence[float], *, patience: int, margin: float)
 class MetaTraining:
     """One meta-training run; after a kill it continues from its checkpoint to the same bits.
 
-    It ends when the score on validation facts has not improved for a while, or with its budget of
-    steps, and leaves the editor that scored best.
+    With patience it ends when the score on validation facts has not improved for a while, at the
+    latest with its budget of steps, and leaves the editor that scored best. Without, it takes all
+    steps and leaves the last editor.
 
     Which facts a step sees follows from the seed and the step alone, and the checkpoint holds
     everything else that changes: the editor, Adam's moments and the log. The best editor so far
@@ -73,7 +74,7 @@ class MetaTraining:
         lm: the language model, unedited.
         facts: meta-training facts.
         validation: facts for the periodic evaluation, edited in as many disjoint sets as there
-            are; without any, all steps are taken and the last editor is the result.
+            are; without any, there is no patience.
         edits: facts edited at once in every step.
         steps: largest number of steps.
         settings: hyper-parameters.
@@ -121,7 +122,7 @@ class MetaTraining:
                 stays.
         """
         self._resume()
-        if self.continues and self.validation and not self.log:
+        if self.continues and self._is_patient and not self.log:
             self._note({"step": 0, "edits": self.edits, **self._validate()})
         name = f"{type(self.editor).__name__} on {self.lm.entry.title}, {self.edits} edits"
         done = self._taken
@@ -260,14 +261,18 @@ class MetaTraining:
 
     @property
     def _best_step(self) -> int:
-        scores = self._scores
+        scores = self._scores if self._is_patient else {}
         return max(scores, key=lambda step: scores[step]) if scores else self._taken
+
+    @property
+    def _is_patient(self) -> bool:
+        return bool(self.settings.patience and self.validation)
 
     @property
     def _ended_by(self) -> Literal["patience", "budget"] | None:
         patience, margin = self.settings.patience, self.settings.margin
         scores = list(self._scores.values())
-        if patience and is_out_of_patience(scores, patience=patience, margin=margin):
+        if self._is_patient and is_out_of_patience(scores, patience=patience, margin=margin):
             return "patience"
         return "budget" if self._taken >= self.steps else None
 
@@ -277,7 +282,7 @@ class MetaTraining:
         """Log a step; keep the editor if it is the best, and a checkpoint if one is due."""
         self.log.append(entry)
         step = entry["step"]
-        is_best = self._best_step == step and bool(self._scores)
+        is_best = self._is_patient and bool(self._scores) and self._best_step == step
         if is_best:
             write_safetensors(self._best_file(step), self._tensors(), {})
         # Also at every best step: the log of a checkpoint never names an editor that is not there.

@@ -320,7 +320,7 @@ PEAKED = dict(enumerate((0.1, 0.5, 0.4, 0.501, 0.3, 0.2), 1))
         (RISING, {"patience": 1}, Ending("budget", 6, 6, 0.6)),
         (RISING, {"patience": 1, "margin": 0.15}, Ending("patience", 2, 2, 0.2)),
         (RISING, {"patience": 2, "margin": 0.15}, Ending("budget", 6, 6, 0.6)),
-        (PEAKED, {}, Ending("budget", 6, 4, 0.501)),
+        (PEAKED, {}, Ending("budget", 6, 6, 0.2)),  # without patience, the last one
         (PEAKED, {"patience": 1}, Ending("patience", 3, 2, 0.5)),
         # What is best by less than the margin is best, and patience does not wait for it.
         (PEAKED, {"patience": 2, "margin": 0.01}, Ending("patience", 4, 4, 0.501)),
