@@ -1,7 +1,7 @@
 """The blocks of a language model: which layer lies where, what goes in and what comes out."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,9 @@ __all__ = [
     "inputs_of",
     "on_the_host",
     "outputs_of",
+    "replaced_below",
     "run_through",
+    "stopped_behind",
 ]
 
 
@@ -80,16 +82,40 @@ def inputs_of(lm: LanguageModel, layers: Sequence[str]) -> Iterator[dict[str, Te
 
 def run_through(lm: LanguageModel, batch: Batch, block: int, *, whole: bool = True) -> BlockOutput:
     """Run the blocks up to this one, and none above; ``whole`` as of `LanguageModel.logits`."""
+    with stopped_behind(lm, block) as outputs:
+        lm.logits(batch, whole=whole)
+    if not outputs:
+        raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
+    return BlockOutput(outputs[0])
+
+
+@contextmanager
+def stopped_behind(lm: LanguageModel, block: int) -> Iterator[list[Any]]:
+    """End a forward behind a block; yield a list of what the block handed on, as it returned it."""
+    outputs: list[Any] = []
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
-        raise _Reached(output)
+        outputs.append(output)
+        raise _Reached
 
+    with blocks_of(lm)[block].register_forward_hook(stop), suppress(_Reached):
+        yield outputs
+
+
+@contextmanager
+def replaced_below(lm: LanguageModel, block: int, output: Any) -> Iterator[None]:
+    """Let an output come from the blocks below one, as they would return it; none of them runs."""
+    blocks = blocks_of(lm)
+    originals = list(blocks[:block])
+    stand_in = StandIn()
+    stand_in.output = output
     try:
-        with blocks_of(lm)[block].register_forward_hook(stop):
-            lm.logits(batch, whole=whole)
-    except _Reached as reached:
-        return BlockOutput(reached.output)
-    raise RuntimeError(f"{lm.entry.name}: its forward never ran the blocks {lm.entry.blocks}")
+        for index in range(block):  # some models look up blocks by index
+            blocks[index] = stand_in
+        yield
+    finally:
+        for index, original in enumerate(originals):
+            blocks[index] = original
 
 
 @contextmanager
@@ -129,6 +155,3 @@ class StandIn(nn.Module):
 
 class _Reached(Exception):
     """The block has run: nothing above it has to."""
-
-    def __init__(self, output: Any) -> None:
-        self.output = output
