@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from malmen.results.bootstrap import Interval, bootstrap, percentile_interval, resampled_means
-from malmen.results.metrics import HEADLINE, METRICS, PRE_EDIT_METRICS
+from malmen.results.metrics import FURTHER, HEADLINE, METRICS, PRE_EDIT_METRICS
 from malmen.results.per_fact import IDENTITY
 from malmen.support.errors import InputError
 
@@ -54,20 +54,21 @@ def aggregate(
         resamples: Number of bootstrap resamples.
 
     Returns:
-        One row a mean with the columns lm, editor, edits, metric (a key of `METRICS`), value,
-        low, high (fractions), n_facts (distinct facts), n_sets (distinct pairs of seed and edit
-        set, the units resampled), sorted by LM, editor (`editor_order`), edits and metric.
+        One row a mean with the columns lm, editor, edits, metric (of `METRICS` or `FURTHER`),
+        value, low, high (fractions), n_facts (distinct facts), n_sets (distinct pairs of seed and
+        edit set, the units resampled), sorted by LM, editor (`editor_order`), edits and metric.
     """
-    everything = pd.concat([frame[[*IDENTITY, *METRICS]], pre_edit_rows(frame)])
+    measured = [metric for metric in (*METRICS, *FURTHER) if metric in frame]
+    everything = pd.concat([frame[[*IDENTITY, *measured]], pre_edit_rows(frame)])
     order = editor_order(everything["editor"], titles)
     rows: list[dict[str, Any]] = []
     for (lm, editor, edits), group in everything.groupby(["lm", "editor", "edits"]):
-        sets = _set_numbers(group)
-        sizes = {"n_facts": group["fact"].nunique(), "n_sets": len(np.unique(sets))}
-        for metric in METRICS:
-            values = group[metric].to_numpy(dtype=float)
-            if np.isnan(values).all():  # LS-consistency before editing
+        for metric in measured:
+            asked = group[group[metric].notna()]
+            if asked.empty:  # LS-consistency before editing
                 continue
+            values, sets = asked[metric].to_numpy(dtype=float), _set_numbers(asked)
+            sizes = {"n_facts": asked["fact"].nunique(), "n_sets": len(np.unique(sets))}
             # From a generator of its own: another editor or count leaves this interval as it is.
             interval = bootstrap(values, sets, seed=0, resamples=resamples)
             rows.append(
@@ -84,7 +85,8 @@ def pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the LM's scores before editing as those of the editor `PRE_EDIT`."""
     # Each editor's evaluation measured the LM anew: average them, so that a fact counts once.
     keys = [name for name in IDENTITY if name != "editor"]
-    means = frame.groupby(keys, as_index=False)[list(PRE_EDIT_METRICS)].mean()
+    measured = [column for column in PRE_EDIT_METRICS if column in frame]
+    means = frame.groupby(keys, as_index=False)[measured].mean()
     return means.rename(columns=PRE_EDIT_METRICS).assign(editor=PRE_EDIT)
 
 

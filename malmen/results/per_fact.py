@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from malmen.results.metrics import METRICS, PRE_EDIT_METRICS
+from malmen.results.metrics import FURTHER, METRICS, PRE_EDIT_METRICS
 from malmen.support.errors import InputError
 from malmen.support.files import atomic, read_json
 
@@ -39,15 +39,31 @@ IDENTITY: dict[str, str] = {
     "edit_set": "int64",
     "fact": "int64",  # row index in the pool of evaluation rows
 }
+_KNOWN = METRICS | FURTHER
+_BEFORE = {column: name for column, name in PRE_EDIT_METRICS.items() if name in METRICS}
+
 COLUMNS: dict[str, str] = (
     IDENTITY
     | {name: metric.arrow_type for name, metric in METRICS.items()}
-    | {column: METRICS[name].arrow_type for column, name in PRE_EDIT_METRICS.items()}
+    | {column: METRICS[name].arrow_type for column, name in _BEFORE.items()}
 )
 """Name and Arrow type of every column, in order; scores are fractions in [0, 1]."""
 
+_NULLABLE = dict.fromkeys(
+    [*FURTHER, *(column for column in PRE_EDIT_METRICS if column not in _BEFORE)], "float64"
+)
+
 _METADATA_KEY = b"malmen"
-_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+
+
+def _field(name: str, kind: str) -> pa.Field:
+    """Return a column's field; a metric's says what it means."""
+    metric = _KNOWN.get(name.removeprefix("pre_"))
+    about = None if metric is None else {"metric_meta": json.dumps(metric.meta)}
+    return pa.field(name, pa.type_for_alias(kind), metadata=about)
+
+
+_FIELDS = {name: _field(name, kind) for name, kind in (COLUMNS | _NULLABLE).items()}
 
 
 def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
@@ -55,13 +71,16 @@ def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
 
     Args:
         path: The file, written whole or not at all.
-        frame: One row a fact with the columns of `COLUMNS`, in any order; must pass `check`.
+        frame: One row a fact with the columns of `COLUMNS`, and any of those of `FURTHER`, after
+            or before editing, in any order; must pass `check`.
         metadata: What `malmen.experiment.provenance.run_metadata` returns; kept in the file's
             schema.
     """
     check(frame, source=str(path))
-    table = pa.Table.from_pandas(frame[list(COLUMNS)], schema=_SCHEMA, preserve_index=False)
-    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(dict(metadata)).encode()})
+    about = {_METADATA_KEY: json.dumps(dict(metadata)).encode()}
+    schema = pa.schema([_FIELDS[name] for name in _present(frame)], metadata=about)
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    table = table.replace_schema_metadata(about)  # without what pandas adds
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -84,7 +103,12 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise InputError(f"{path}: no run metadata (write it with `malmen evaluate`)")
     frame = table.replace_schema_metadata(None).to_pandas()
     check(frame, source=str(path))
-    return frame[list(COLUMNS)], json.loads(metadata)
+    return frame[_present(frame)], json.loads(metadata)
+
+
+def _present(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a frame, in order."""
+    return [name for name in _FIELDS if name in frame.columns]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -150,12 +174,14 @@ def check(frame: pd.DataFrame, *, source: str) -> None:
         if name not in frame.columns:
             raise InputError(f"{source}: column '{name}' is missing")
     for name in frame.columns:
-        if name not in COLUMNS:
-            raise InputError(f"{source}: column '{name}' is unknown (known: {', '.join(COLUMNS)})")
+        if name not in _FIELDS:
+            raise InputError(f"{source}: column '{name}' is unknown (known: {', '.join(_FIELDS)})")
     if frame.empty:
         raise InputError(f"{source}: no rows")
     for name, kind in COLUMNS.items():
         _check_column(frame[name], kind, source)
+    for name in frame.columns.intersection(list(_NULLABLE)):
+        _check_column(frame[name].fillna(0.0), "float64", source)
     _check_unique(frame, source)
 
 

@@ -1,5 +1,7 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,6 +9,7 @@ import pytest
 from synthetic import METADATA, evaluation, write_evaluations
 
 from malmen.results import per_fact
+from malmen.results.comparison import PRE_EDIT, aggregate
 from malmen.support.errors import InputError
 
 
@@ -87,3 +90,45 @@ def test_scale_of(tmp_path: Path) -> None:
     assert per_fact.scale_of([inside]) == "desk"
     assert per_fact.scale_of([Path("results/smoke/x.parquet")]) == "smoke"
     assert per_fact.scale_of([Path("/elsewhere/ft.parquet")]) is None
+
+
+def asked(frame: pd.DataFrame, every: int) -> pd.DataFrame:
+    """Return results some of whose facts were asked, too."""
+    columns = {
+        name: np.where(frame["fact"] % every == 0, frame[source].astype(float), np.nan)
+        for name, source in {
+            "es_generated": "es_exact",
+            "pre_es_generated": "pre_es_exact",
+            "ls_consistency_generated": "ls_exact",
+        }.items()
+    }
+    return frame.assign(**columns)
+
+
+def test_measures_of_some_facts_are_averaged_over_these(tmp_path: Path) -> None:
+    frame = asked(evaluation(), every=4)
+    per_fact.write(tmp_path / "malmen.parquet", frame, METADATA)
+    found, _ = per_fact.read(tmp_path / "malmen.parquet")
+    pd.testing.assert_frame_equal(found, frame[list(found)])
+    means = aggregate(found).set_index(["editor", "edits", "metric"])
+    of_count = frame[(frame["edits"] == 64) & (frame["fact"] % 4 == 0)]
+    one = means.loc["MALMEN", 64, "es_generated"]
+    assert one["value"] == pytest.approx(of_count["es_exact"].mean())
+    assert one["n_facts"] == len(of_count)
+    before = means.loc[PRE_EDIT, 64, "es_generated"]
+    assert before["value"] == pytest.approx(of_count["pre_es_exact"].mean())
+    assert (PRE_EDIT, 64, "ls_consistency_generated") not in means.index
+    # The others are what they are without.
+    without = aggregate(evaluation()).set_index(["editor", "edits", "metric"])
+    pd.testing.assert_frame_equal(means.loc[without.index], without)
+
+
+def test_every_column_of_a_measure_says_what_it_means(tmp_path: Path) -> None:
+    path = tmp_path / "malmen.parquet"
+    per_fact.write(path, asked(evaluation(), every=4), METADATA)
+    schema = pq.read_schema(path)
+    for name in ("es", "pre_es", "ls_consistency", "es_generated", "pre_es_generated"):
+        meta = json.loads(schema.field(name).metadata[b"metric_meta"])
+        assert meta["result_key"] == name.removeprefix("pre_")
+        assert set(meta) > {"protocol", "scorer", "comparable_group", "version"}
+    assert b"metric_meta" not in (schema.field("fact").metadata or {})
