@@ -2,23 +2,27 @@
 
 Metrics are those of the paper: edit success (ES), generalisation success (GS) and locality success
 (LS) are token-wise teacher-forced arg-max accuracies on edit, equivalent and unrelated tuples.
-Beside them stand exact match (every token right) and LS-consistency, the agreement with what the
-unedited model predicts on the unrelated tuple.
+Beside them stand exact match (every token right), LS-consistency, the agreement with what the
+unedited model predicts on the unrelated tuple, and portability, the accuracy on what follows from a
+fact. What the model writes by itself is scored by :mod:`malmen.interview`.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pandas as pd
 from torch import Tensor, nn
 
 from malmen.data.rows import FeverRow, ZsreRow, overwritten
 from malmen.editor import Demanding, Editor, Remembering, Shifts
+from malmen.interview import Interview
+from malmen.interview import scores as generated_scores
 from malmen.lm.encoding import EncodedFact
 from malmen.lm.language_model import LanguageModel
 from malmen.lm.predictions import Predictions, predict
+from malmen.results.metrics import METRICS
 from malmen.support.errors import InputError
 from malmen.support.progress import Progress
 
@@ -35,28 +39,32 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions on the three tuples of every fact."""
+    """Predictions on the tuples of every fact."""
 
     edit: Predictions
     equivalent: Predictions
     unrelated: Predictions
+    portability: Predictions | None = None
 
     def of(self, facts: range) -> "Scores":
         """Return those of consecutive facts, which are counted from zero again."""
-        return Scores(self.edit.of(facts), self.equivalent.of(facts), self.unrelated.of(facts))
+        return Scores(*(predictions.of(facts) for predictions in self._by_measure().values()))
 
     def columns(self, before: "Scores") -> dict[str, Tensor]:
         """Return the per-fact columns of `malmen.results.per_fact`, given the unedited scores."""
         columns: dict[str, Tensor] = {}
         for prefix, scores in (("", self), ("pre_", before)):
-            for metric, predictions in zip(
-                ("es", "gs", "ls"), (scores.edit, scores.equivalent, scores.unrelated), strict=True
-            ):
+            for metric, predictions in scores._by_measure().items():
                 accuracy = predictions.accuracy()
                 columns[f"{prefix}{metric}"] = accuracy
-                columns[f"{prefix}{metric}_exact"] = accuracy == 1
+                if f"{metric}_exact" in METRICS:
+                    columns[f"{prefix}{metric}_exact"] = accuracy == 1
         columns["ls_consistency"] = self.unrelated.accuracy(before.unrelated.tokens)
         return columns
+
+    def _by_measure(self) -> dict[str, Predictions]:
+        three = {"es": self.edit, "gs": self.equivalent, "ls": self.unrelated}
+        return three if self.portability is None else three | {"ps": self.portability}
 
 
 def score_facts(
@@ -66,16 +74,13 @@ def score_facts(
     size: int,
     weights: Mapping[str, nn.Parameter] | None = None,
 ) -> Scores:
-    """Score the three tuples of every fact, with edited ``weights`` if given."""
-    kinds = (
-        [fact.edit for fact in facts],
-        [fact.equivalent for fact in facts],
-        [fact.unrelated for fact in facts],
-    )
+    """Score the tuples of every fact, with edited ``weights`` if given."""
+    kinds = list(zip(*(fact.tuples for fact in facts), strict=True))
     if weights is None:  # answers are stored of some kinds, and serve a batch that has no others
         return Scores(*(predict(lm, examples, size=size) for examples in kinds))
     # Together, more sequences of like length share a batch: there is less padding.
-    every, n = predict(lm, list(chain(*kinds)), size=size, weights=weights), len(facts)
+    together = [example for examples in kinds for example in examples]
+    every, n = predict(lm, together, size=size, weights=weights), len(facts)
     return Scores(*(every.of(range(k * n, (k + 1) * n)) for k in range(len(kinds))))
 
 
@@ -112,10 +117,12 @@ class Evaluation:
         editing: for every edit set its ``edits``, ``edit_set``, the ``seconds`` that the editor
             took to turn the facts into shifts, and how many facts are ``overwritten``: their
             unrelated prompt is edited in the same set to another answer, so that LS cannot hold.
+        exchanges: what was written by itself, with the ``edits`` and the ``edit_set`` of each.
     """
 
     scores: pd.DataFrame
     editing: list[dict[str, float]]
+    exchanges: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate(
@@ -126,6 +133,7 @@ def evaluate(
     counts: Sequence[int],
     sets: int,
     size: int,
+    interview: Interview | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Edit ``sets`` disjoint sets of facts at every count and score every fact.
@@ -137,6 +145,7 @@ def evaluate(
         counts: numbers of edits.
         sets: edit sets a count.
         size: facts a batch.
+        interview: asks about edited facts, if answers that are written freely are to be scored too.
         progress: show progress.
 
     Returns:
@@ -146,7 +155,7 @@ def evaluate(
         InputError: a count asks for more facts than there are, or a fact cannot be edited.
     """
     check_pool(counts, sets=sets, pool=len(facts))
-    frames, editing = [], []
+    frames, editing, exchanges = [], [], []
     pool = facts[: max(counts) * sets]
     for editor in editors.values():
         if isinstance(editor, Demanding):
@@ -176,10 +185,16 @@ def evaluate(
                 after = score_facts(lm, [pool[i] for i in chosen], size=size, weights=weights)
                 columns = after.columns(before.of(chosen))
                 frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-                frames.append(frame.assign(edits=count, edit_set=edit_set, fact=list(chosen)))
+                frame = frame.assign(edits=count, edit_set=edit_set, fact=list(chosen))
+                if interview is not None:
+                    written = interview.ask({i: pool[i] for i in chosen}, weights)
+                    frame = frame.join(generated_scores(written), on="fact")
+                    about = {"edits": count, "edit_set": edit_set}
+                    exchanges += [about | asdict(exchange) for exchange in written]
+                frames.append(frame)
                 means = {m.upper(): float(frame[m].mean()) for m in ("es", "gs", "ls")}
                 bar.update(count, edits=count, **means)
-    return Evaluation(pd.concat(frames, ignore_index=True), editing)
+    return Evaluation(pd.concat(frames, ignore_index=True), editing, exchanges)
 
 
 def _overwritten(facts: Sequence[EncodedFact]) -> int:

@@ -64,6 +64,8 @@ class ZsreRow:
         loc: A question that has nothing to do with this one.
         loc_ans: Its answer.
         relation: What is asked of the subject; None where the data do not say.
+        port: A question whose answer follows from the fact (portability); None without one.
+        port_ans: Its answer.
         subject_at: Where in ``src`` the subject begins, if that is not the first place where it
             stands.
         where: File and row that it was read from; of no other meaning.
@@ -76,6 +78,8 @@ class ZsreRow:
     loc: str
     loc_ans: str
     relation: str | None = None
+    port: str | None = None
+    port_ans: str | None = None
     subject_at: int | None = None
     where: str = field(default="", compare=False, repr=False)
 
@@ -98,6 +102,11 @@ class ZsreRow:
     def unrelated(self) -> tuple[str, str]:
         """The unrelated prompt and its answer."""
         return self.loc, self.loc_ans
+
+    @property
+    def follow_up(self) -> tuple[str, str] | None:
+        """The question whose answer follows from the fact, and that answer, if there is one."""
+        return None if self.port is None or self.port_ans is None else (self.port, self.port_ans)
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,10 @@ class FeverRow:
     def unrelated(self) -> tuple[str, Label]:
         """The unrelated claim and its label."""
         return self.unrel_prompt, self.unrel_ans
+
+    @property
+    def follow_up(self) -> None:
+        """Nothing: data of claims ask for nothing that follows."""
 
 
 Row = ZsreRow | FeverRow
@@ -246,6 +259,7 @@ def zsre_row(raw: RawRow, answer: Answer, *, with_loc: bool = True) -> ZsreRow:
     at = raw.fields.get("subject_at")
     if at is not None and not (type(at) is int and subject and src.startswith(subject, at)):
         raise raw.fail("subject_at", "no subject begins there", "correct it, or leave it out")
+    port, port_ans = _follow_up(raw, answer)
     return ZsreRow(
         subject=subject,
         src=src,
@@ -254,9 +268,24 @@ def zsre_row(raw: RawRow, answer: Answer, *, with_loc: bool = True) -> ZsreRow:
         loc=loc,
         loc_ans=loc_ans,
         relation=raw.optional_text("relation"),
+        port=port,
+        port_ans=port_ans,
         subject_at=at,
         where=raw.where,
     )
+
+
+def _follow_up(raw: RawRow, answer: Answer) -> tuple[str | None, str | None]:
+    """Return the question whose answer follows from the fact, and that answer, if there is one.
+
+    EasyEdit's file of zsRE asks for what follows from ``alt``: of another answer nothing is asked.
+    """
+    if raw.has("port"):
+        return raw.text("port"), raw.text("port_ans")
+    if answer == "alt" and raw.has("alt") and raw.has("portability"):
+        asked = raw.inner("portability")
+        return asked.text("New Question"), asked.text("New Answer")
+    return None, None
 
 
 def _answer(raw: RawRow, answer: Answer) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from malmen.data.raw_rows import write_json_lines
 from malmen.editor import Editor
 from malmen.evaluation import check_pool
 from malmen.evaluation import evaluate as score
@@ -13,6 +15,7 @@ from malmen.experiment.editors import load_editor, training_of
 from malmen.experiment.loading import encode, load
 from malmen.experiment.options import Evaluating
 from malmen.experiment.provenance import ATTRIBUTIONS, run_metadata
+from malmen.interview import Interview
 from malmen.lm.catalogue import lookup
 from malmen.lm.language_model import LanguageModel
 from malmen.results import per_fact
@@ -41,14 +44,15 @@ def evaluate(
     data = [choose(ATTRIBUTIONS, key, "data") for key in options.data]
     if not options.edits:
         raise InputError("--edits: name at least one number")
-    model = load(
+    load_model = partial(
+        load,
         options.lm,
         options.weights,
-        prefixes=[] if options.prefix is None else [options.prefix],
         modules=card.modules or options.modules,
         precision=getattr(settings, "precision", "stored"),
         device=options.device,
     )
+    model = load_model(prefixes=[] if options.prefix is None else [options.prefix])
     facts = encode(model, options.rows, seed=options.seed)
     check_pool(options.edits, sets=options.sets, pool=len(facts))
     choices: dict[str, Any] = {"sets": options.sets, "modules": options.modules}
@@ -66,8 +70,20 @@ def evaluate(
             offered["statistics"] = _statistics(card, model, options.statistics, statistics)
         editors = dict.fromkeys(options.edits, card.build(**offered))
         choices |= asdict(settings)
+    interview = None
+    if options.asked and model.entry.task == "completion":
+        # What it writes passes through all blocks, the frozen ones too.
+        whole = model if options.prefix is None else load_model()
+        interview = Interview(whole, facts=options.asked, chat=options.chat)
+        choices |= {"asked": options.asked, "chat": options.chat}
     evaluation = score(
-        editors, model, facts, counts=options.edits, sets=options.sets, size=options.fact_batch
+        editors,
+        model,
+        facts,
+        counts=options.edits,
+        sets=options.sets,
+        size=options.fact_batch,
+        interview=interview,
     )
     metadata = run_metadata(
         seed=options.seed,
@@ -78,6 +94,8 @@ def evaluate(
     frame = evaluation.scores.assign(editor=card.title, lm=options.lm, seed=options.seed)
     metadata |= {"editing": evaluation.editing, "trainings": trainings}
     per_fact.write(options.out, frame, metadata)
+    if evaluation.exchanges:
+        write_json_lines(options.out.with_suffix(".answers.jsonl"), evaluation.exchanges)
 
 
 def _statistics(card: Card, model: LanguageModel, path: Path | None, read: Statistics) -> Any:

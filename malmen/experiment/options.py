@@ -218,6 +218,11 @@ class Evaluating(Model):
     """Of what the editor draws; also recorded."""
     fact_batch: int = 32
     """Facts at a time when they are scored."""
+    asked: int = 0
+    """Facts of an edit set that the language model is asked about, to answer freely; what it wrote
+    is kept beside the results, in EDITOR.answers.jsonl."""
+    chat: bool = False
+    """Whether it is asked in its chat template."""
 
 
 @dataclass(frozen=True, kw_only=True)

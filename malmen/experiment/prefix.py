@@ -16,7 +16,7 @@ def store_prefixes(options: Storing) -> None:
     model = load(options.lm, options.weights, device=options.device)
     for path in options.rows:
         facts = encode(model, path, seed=options.seed)
-        examples = [example for f in facts for example in (f.edit, f.equivalent, f.unrelated)]
+        examples = [example for fact in facts for example in fact.tuples]
         out = options.out_dir / f"{path.name.partition('.')[0]}.safetensors"
         edits = [fact.edit for fact in facts]
         record_prefix(model, examples, answered=examples, edits=edits, path=out)

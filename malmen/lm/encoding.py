@@ -14,12 +14,22 @@ __all__ = ["EncodedFact", "encode_rows"]
 
 @dataclass(frozen=True)
 class EncodedFact:
-    """The three tuples of a fact, tokenised, and the row they come from, which MEMIT reads."""
+    """The tuples of a fact, tokenised, and the row they come from, which MEMIT reads.
+
+    The fourth asks for what follows from the fact; a file of rows has it in all of them or none.
+    """
 
     edit: Example
     equivalent: Example
     unrelated: Example
     row: Row | None = None
+    portability: Example | None = None
+
+    @property
+    def tuples(self) -> tuple[Example, ...]:
+        """All of them: edit, equivalent, unrelated and, where there is one, portability."""
+        three = (self.edit, self.equivalent, self.unrelated)
+        return three if self.portability is None else (*three, self.portability)
 
 
 def encode_rows(lm: LanguageModel, rows: Sequence[Row], *, seed: int) -> list[EncodedFact]:
@@ -37,6 +47,7 @@ def encode_rows(lm: LanguageModel, rows: Sequence[Row], *, seed: int) -> list[En
         InputError: rows cannot be tokenised; their places are named, and what is wrong first.
     """
     draw = random.Random(seed)
+    asks_on = all(row.follow_up for row in rows)
     facts, refused = [], []
     for row in rows:
         pairs = (
@@ -46,7 +57,8 @@ def encode_rows(lm: LanguageModel, rows: Sequence[Row], *, seed: int) -> list[En
         )
         try:
             edit, equivalent, unrelated = (lm.encode(*pair) for pair in pairs)
-            facts.append(EncodedFact(edit, equivalent, unrelated, row))
+            follow_up = lm.encode(*row.follow_up) if asks_on and row.follow_up else None
+            facts.append(EncodedFact(edit, equivalent, unrelated, row, follow_up))
         except InputError as error:
             refused.append((row.where, str(error)))
     if refused:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from malmen.results.bootstrap import Interval, bootstrap, percentile_interval, resampled_means
-from malmen.results.metrics import FURTHER, HEADLINE, METRICS, PRE_EDIT_METRICS
+from malmen.results.metrics import FURTHER, FURTHER_PRE_EDIT, HEADLINE, METRICS, PRE_EDIT_METRICS
 from malmen.results.per_fact import IDENTITY
 from malmen.support.errors import InputError
 
@@ -85,9 +85,10 @@ def pre_edit_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the LM's scores before editing as those of the editor `PRE_EDIT`."""
     # Each editor's evaluation measured the LM anew: average them, so that a fact counts once.
     keys = [name for name in IDENTITY if name != "editor"]
-    measured = [column for column in PRE_EDIT_METRICS if column in frame]
+    names = PRE_EDIT_METRICS | FURTHER_PRE_EDIT
+    measured = [column for column in names if column in frame]
     means = frame.groupby(keys, as_index=False)[measured].mean()
-    return means.rename(columns=PRE_EDIT_METRICS).assign(editor=PRE_EDIT)
+    return means.rename(columns=names).assign(editor=PRE_EDIT)
 
 
 def editor_order(editors: Iterable[str], titles: Iterable[str] = ()) -> list[str]:

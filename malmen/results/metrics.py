@@ -5,11 +5,20 @@ answers are held against. Metrics of one protocol and scorer can be compared, ot
 same editor looks far better under teacher forcing than where the LM writes by itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FURTHER", "HEADLINE", "METRICS", "PRE_EDIT_METRICS", "PROTOCOLS", "SCORERS", "Metric"]
+__all__ = [
+    "FURTHER",
+    "FURTHER_PRE_EDIT",
+    "HEADLINE",
+    "METRICS",
+    "PRE_EDIT_METRICS",
+    "PROTOCOLS",
+    "SCORERS",
+    "Metric",
+]
 
 TEACHER_FORCING, GENERATION = "teacher forcing", "greedy generation"
 
@@ -133,7 +142,10 @@ portability where the rows ask for it. Where a fact was not asked, they are miss
 HEADLINE = ("es", "gs", "ls")
 """The paper's own metrics: printed with intervals, and averaged in the score."""
 
-PRE_EDIT_METRICS: dict[str, str] = {
-    f"pre_{name}": name for name, metric in (METRICS | FURTHER).items() if metric.has_level
-}
+
+def _before(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    return {f"pre_{name}": name for name, metric in metrics.items() if metric.has_level}
+
+
+PRE_EDIT_METRICS, FURTHER_PRE_EDIT = _before(METRICS), _before(FURTHER)
 """The columns of the same scores before editing."""

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from malmen.results.metrics import FURTHER, METRICS, PRE_EDIT_METRICS
+from malmen.results.metrics import FURTHER, FURTHER_PRE_EDIT, METRICS, PRE_EDIT_METRICS
 from malmen.support.errors import InputError
 from malmen.support.files import atomic, read_json
 
@@ -40,18 +40,15 @@ IDENTITY: dict[str, str] = {
     "fact": "int64",  # row index in the pool of evaluation rows
 }
 _KNOWN = METRICS | FURTHER
-_BEFORE = {column: name for column, name in PRE_EDIT_METRICS.items() if name in METRICS}
 
 COLUMNS: dict[str, str] = (
     IDENTITY
     | {name: metric.arrow_type for name, metric in METRICS.items()}
-    | {column: METRICS[name].arrow_type for column, name in _BEFORE.items()}
+    | {column: METRICS[name].arrow_type for column, name in PRE_EDIT_METRICS.items()}
 )
 """Name and Arrow type of every column, in order; scores are fractions in [0, 1]."""
 
-_NULLABLE = dict.fromkeys(
-    [*FURTHER, *(column for column in PRE_EDIT_METRICS if column not in _BEFORE)], "float64"
-)
+_NULLABLE = dict.fromkeys([*FURTHER, *FURTHER_PRE_EDIT], "float64")
 
 _METADATA_KEY = b"malmen"
 

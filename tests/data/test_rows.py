@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from fact_strategies import fever_files, fever_rows, zsre_files, zsre_rows
@@ -201,3 +202,19 @@ def test_real_zsre_evaluation_rows_are_read(shared_data):
     assert len(true) == len(false) == 1037
     assert (true[0].ans, false[0].ans) == ("1998", "2006")
     assert all(row.loc.endswith("?") and row.subject for row in true)
+
+
+def test_what_follows_from_alt_is_asked_where_alt_is_edited(tmp_path: Path) -> None:
+    record = {
+        "subject": "Lima", "src": "Where is Lima?", "rephrase": "Lima is in", "alt": "France",
+        "answers": ["Peru"], "loc": "Who?", "loc_ans": "Nobody",
+        "portability": {"New Question": "Which language?", "New Answer": "French"},
+    }  # fmt: skip
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([record]), encoding="utf-8")
+    [true] = read_rows(path, "completion")
+    [other] = read_rows(path, "completion", answer="alt")
+    assert (true.ans, true.port, true.port_ans) == ("Peru", None, None)
+    assert (other.ans, other.port, other.port_ans) == ("France", "Which language?", "French")
+    write_rows(tmp_path / "written.jsonl", [other])
+    assert read_rows(tmp_path / "written.jsonl", "completion") == [other]
