@@ -12,7 +12,7 @@ from malmen.interview import Exchange, Interview, scores
 from malmen.lm.encoding import EncodedFact, encode_rows
 from malmen.lm.generation import Writer, prompt_of
 from malmen.lm.language_model import LanguageModel
-from malmen.results.metrics import METRICS
+from malmen.results.metrics import FURTHER
 
 ROWS = [
     ZsreRow(
@@ -90,7 +90,7 @@ def test_scores_of_what_is_written() -> None:
     }  # fmt: skip
     assert frame.loc[9, "pre_es_generated"] == 1
     assert frame.loc[9, ["gs_f1", "ls_f1"]].isna().all()
-    assert {name.removeprefix("pre_") for name in frame} <= set(METRICS)
+    assert {name.removeprefix("pre_") for name in frame} <= set(FURTHER)
 
 
 def test_an_evaluation_with_an_interview_scores_the_first_facts_of_each_set(

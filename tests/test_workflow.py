@@ -425,7 +425,13 @@ def test_a_new_scale_shares_only_the_packages(finished):
         ("malmen/tables/__init__.py", ["*/tables/*"]),
         (  # another colour trains nothing again
             "malmen/experiment/cards.py",
-            ["*/tables/*", "*/figures/figure_0[458].*", "smoke/claims.*", "smoke/report.html"],
+            [
+                "*/tables/*",
+                "*/figure_0[458].*",
+                "*/figure_LC.*",
+                "smoke/claims.*",
+                "smoke/report.html",
+            ],
         ),
     ],
 )

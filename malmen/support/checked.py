@@ -84,7 +84,7 @@ def _document(kind: Any, field: str, schema: dict[str, Any]) -> None:
 @cache
 def _documentation(kind: Any) -> dict[str, dict[str, Any]]:
     config = ConfigDict(**CONFIG, use_attribute_docstrings=True)
-    [found] = json_schema(TypeAdapter(list[kind], config=config))["$defs"].values()
+    found = json_schema(TypeAdapter(list[kind], config=config))["$defs"][kind.__name__]
     return {
         field: {key: about[key] for key in ("description", "default") if key in about}
         for field, about in found.get("properties", {}).items()

@@ -89,6 +89,9 @@ KINDS = {
 def test_a_malformed_field_is_named_with_its_place(folder, data, task, kind):
     rows = zsre_rows if task == "completion" else fever_rows
     fields = [dataclasses.asdict(row) for row in data.draw(st.lists(rows, min_size=1, max_size=4))]
+    for one in fields:  # an unrelated prompt that is the one edited is malformed, too
+        unrelated = "loc" if task == "completion" else "unrel_prompt"
+        one[unrelated] = f"unrelated: {one[unrelated]}"
     line = data.draw(st.integers(1, len(fields)))
     field = data.draw(st.sampled_from(list(FIELDS[task])))
     if data.draw(st.booleans(), "missing"):
