@@ -93,6 +93,9 @@ def draw_learning_curves(frame: pd.DataFrame) -> Figure:
         of_lm = frame[frame["lm"] == lm]
         for axes, column in zip(row, PANELS, strict=True):
             _prepare(axes, column, of_lm.groupby("edits")["step"].max())
+            if column != SCORE and _spans_a_decade(of_lm[column]):
+                axes.set_yscale("log")
+                axes.yaxis.set_minor_formatter(NullFormatter())
             for (editor, _, _), training in of_lm.groupby(["editor", "seed", "edits"]):
                 _draw_training(axes, _placed(training, of_lm), column, lines[editor])
         row[0].set_ylabel(lookup(lm).title)
@@ -122,9 +125,11 @@ def _prepare(axes: Axes, column: str, steps: pd.Series) -> None:
     axes.set_axisbelow(True)
     if column == SCORE:
         axes.set_ylim(0, 100)
-    else:
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _spans_a_decade(values: pd.Series) -> bool:
+    """Tell whether a logarithmic axis has two labels at least."""
+    return bool(values.min() > 0 and values.max() / values.min() >= 100)
 
 
 def _placed(training: pd.DataFrame, of_lm: pd.DataFrame) -> pd.DataFrame:
