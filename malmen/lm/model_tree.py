@@ -51,7 +51,7 @@ def build(entry: Entry) -> PreTrainedModel:
     shape = entry.published or entry.built or entry.configuration
     if shape is None:
         raise InputError(f"{entry.name}: the catalogue gives no configuration of it")
-    config = AutoConfig.for_model(**shape)
+    config = AutoConfig.for_model(**{"decoder_start_token_id": 0, **shape})  # any: it has no words
     with torch.device("meta"):
         model: PreTrainedModel = auto_class(entry, config).from_config(config)
     return model
