@@ -232,6 +232,8 @@ class LanguageModel(TypedDict):
     edits: Annotated[list[Count], Field(min_length=1)]
     sets: Count
     training: Annotated[list[Stage], Field(min_length=1)]
+    edited_by: NotRequired[Listed[Count]]
+    editors_of: NotRequired[Text]
     without: NotRequired[Distinct[EditorName]]
     editors: Editors
 

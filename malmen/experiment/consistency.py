@@ -89,6 +89,12 @@ def _language_model(where: str, settings: LanguageModel) -> Iterator[str]:
     edits, sets = max(settings["edits"]), settings["sets"]
     yield from _fits(f"{where}.edits", edits, settings, split="evaluation", sets=sets)
     yield from _fits(f"{where}.training", max(counts), settings)
+    for count in settings.get("edited_by", []):
+        if count not in counts:
+            yield (
+                f"{where}.edited_by: {count} is not a count that is trained at "
+                f"(choices: {', '.join(map(str, counts))})"
+            )
     found: Mapping[str, Any] = settings.get("sources", {})
     for split, source in found.items():
         for path in source["files"]:

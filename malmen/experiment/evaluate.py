@@ -91,7 +91,9 @@ def evaluate(
         started=options.started,
         data=[*lookup(options.lm).attributions, *data],
     )
-    frame = evaluation.scores.assign(editor=card.title, lm=options.lm, seed=options.seed)
+    alone = f" trained at {options.trained[0].rpartition('@')[2]}" if options.trained_alone else ""
+    name = card.title + alone
+    frame = evaluation.scores.assign(editor=name, lm=options.lm, seed=options.seed)
     metadata |= {"editing": evaluation.editing, "trainings": trainings}
     per_fact.write(options.out, frame, metadata)
     if evaluation.exchanges:

@@ -299,7 +299,14 @@ class Jobs:
     def editor_files(self, lm: str, editor: str) -> dict[int, str]:
         """Return the trained editors by number of edits; none for one that needs no training."""
         counts = self.schedule(lm) if editor in self.trained else ()
-        return {m: f"<results>/editors/{lm}/{editor}_{m}.safetensors" for m in counts}
+        elsewhere = self.settings(lm).get("editors_of")
+        results = f"results/{elsewhere}" if elsewhere else "<results>"
+        return {m: f"{results}/editors/{lm}/{editor}_{m}.safetensors" for m in counts}
+
+    def edited_by_one(self, lm: str) -> list[tuple[str, int]]:
+        """Return the trained editors, with their counts, that edit at every count for once."""
+        counts = self.settings(lm).get("edited_by", [])
+        return [(e, m) for e in self.editors(lm) if e in self.trained for m in counts]
 
     def warm_start(self, lm: str, editor: str, edits: int) -> list[str]:
         """Return the trained editor that meta-training starts from, if there is a smaller one."""
@@ -336,7 +343,12 @@ class Jobs:
 
     def evaluations(self, lms: Iterable[str]) -> list[str]:
         """Return the per-fact results of every editor on the given language models."""
-        return [f"<results>/evaluations/{m}/{e}.parquet" for m in lms for e in self.editors(m)]
+        pattern = "<results>/evaluations/{}/{}.parquet"
+        return [
+            pattern.format(lm, name)
+            for lm in lms
+            for name in [*self.editors(lm), *(f"{e}_at_{m}" for e, m in self.edited_by_one(lm))]
+        ]
 
     # --- ablations ---
 

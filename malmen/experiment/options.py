@@ -207,6 +207,9 @@ class Evaluating(Model):
     trained: list[str] = field(default_factory=list)
     """FILE@COUNT for every trained editor; each count is edited by the one trained at the nearest
     count from above, or at the largest."""
+    trained_alone: bool = False
+    """Whether results are a curve of their own, named by the count of the one trained editor that
+    edits at all counts."""
     modules: Modules = "edited"
     """Which of the catalogue's choices of modules are edited, as in training. Some editors, such
     as MEMIT, edit their own."""

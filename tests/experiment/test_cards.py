@@ -220,6 +220,11 @@ def test_editors_from_outside_run_through_everything(malmen: Malmen, tmp_path: P
     }.items():
         name = find(editor).name
         malmen(f"evaluate --editor {editor} {evaluate} {options} --out {name}.parquet")
+    alone = "--trained damped_4.safetensors@4 --trained-alone"
+    malmen(f"evaluate --editor {DAMPED} {evaluate} {alone} --out alone.parquet")
+    both = [per_fact.read(tmp_path / f"{name}.parquet")[0] for name in ("alone", "damped")]
+    assert set(both[0]["editor"]) == {"Damped trained at 4"}
+    assert both[0].drop(columns="editor").equals(both[1].drop(columns="editor"))
     frame, metadata = per_fact.read(tmp_path / "step.parquet")
     assert set(frame["editor"]) == {"One step"}
     assert metadata["settings"]["step"] == 0.5

@@ -146,6 +146,11 @@ def test_real_files_are_accepted_and_missing_ones_named(tmp_path):
             "language_models.smollm2.training: 1000000 edits need 1000000 rows, "
             f"but rows.train is {SMOLLM2['rows']['train']}",
         ),
+        (
+            "language_models.smollm2.edited_by",
+            [65],
+            "language_models.smollm2.edited_by: 65 is not a count that is trained at (choices: 64,",
+        ),
         ("language_models.smollm2.edits", [32, 16], "counts must ascend, but 16 follows 32"),
         ("search.grid.ft.epochs", [5], "search.grid: every editor must get as many trials as the "),
         (

@@ -129,6 +129,18 @@ def test_training_starts_from_what_is_trained_at_fewer_edits(run: Jobs) -> None:
             assert run.variant_warm_start(variant, larger) == [files[smaller]]
 
 
+def test_one_trained_editor_may_edit_at_every_count() -> None:
+    section = {"edited_by": [4], "editors_of": "zsre"}
+    run = run_of("smoke", {"language_models": {"smollm2": section}})
+    assert run.edited_by_one("smollm2") == [("malmen", 4), ("mend", 4)]
+    assert run.edited_by_one("gpt2_desk") == []
+    usual, found = run_of("smoke").evaluations(["smollm2"]), run.evaluations(["smollm2"])
+    names = {Path(file).stem for file in set(found) - set(usual)}
+    assert names == {"malmen_at_4", "mend_at_4"}
+    files = run.editor_files("smollm2", "malmen")
+    assert files == {m: f"results/zsre/editors/smollm2/malmen_{m}.safetensors" for m in (4, 8)}
+
+
 def test_moments_lie_beside_the_editor_that_they_are_of() -> None:
     assert moments_of(["<results>/x.y_4.safetensors"]) == ["<results>/x.y_4.adam.safetensors"]
     assert moments_of([]) == []

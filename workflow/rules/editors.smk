@@ -91,3 +91,37 @@ rule evaluate:
         "malmen evaluate --editor {params.editor} --lm {wildcards.lm}"
         " --weights {input.weights} --rows {input.rows} {params.files}"
         " {params.trained} {params.options} --out {output} 2> >(tee {log} >&2)"
+
+
+use rule evaluate as evaluate_one_trained with:
+    input:
+        weights=weights,
+        rows="<results>/rows/{lm}/evaluation.jsonl",
+        prefix=prefix_file("evaluation"),
+        statistics=[],
+        trained=lambda wildcards: RUN.editor_files(wildcards.lm, wildcards.editor)[
+            int(wildcards.edits)
+        ],
+    output:
+        "<results>/evaluations/{lm}/{editor}_at_{edits}.parquet",
+    log:
+        "<logs>/evaluate/{lm}_{editor}_at_{edits}.log",
+    benchmark:
+        "<benchmarks>/evaluate/{lm}_{editor}_at_{edits}.jsonl"
+    params:
+        editor=lambda wildcards: RUN.references[wildcards.editor],
+        trained=lambda wildcards, input: (
+            f"{trained_option([wildcards.edits], [input.trained])} --trained-alone"
+        ),
+        files=lambda wildcards, input, output: optional(
+            prefix=input.prefix, so_far=Path(output[0]).parents[1]
+        ),
+        options=lambda wildcards: RUN.evaluation_options(
+            wildcards.lm,
+            wildcards.editor,
+            edits=RUN.settings(wildcards.lm)["edits"],
+            sets=RUN.settings(wildcards.lm)["sets"],
+        ),
+        code=lambda wildcards: code("evaluate", wildcards.editor, lm=wildcards.lm),
+    message:
+        "Evaluate {wildcards.editor}, trained at {wildcards.edits} edits alone, on {wildcards.lm}"
