@@ -92,11 +92,12 @@ def table_1(*, evaluations: Sequence[Path]) -> Table:
     editors = editor_order([PRE_EDIT, *frame["editor"]], titles())
     rows: list[tuple[str, str, int]] = []
     for lm in sorted(set(frame["lm"]), key=figure_order):
-        edits = largest_shared_count(frame[frame["lm"] == lm], lm=lm)
+        of_lm = frame[frame["lm"] == lm]
+        edits, present = largest_shared_count(of_lm, lm=lm), {PRE_EDIT, *of_lm["editor"]}
         rows += [
             (lm, name, edits)
             for name in editors
-            if (card := of_title(name)) is None or card.edits(lookup(lm))
+            if name in present or ((card := of_title(name)) and card.edits(lookup(lm)))
         ]
     index = pd.MultiIndex.from_tuples(rows, names=scores.index.names)
     data = scores.reindex(index).reset_index()

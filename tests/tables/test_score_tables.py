@@ -249,3 +249,12 @@ def test_table_2_needs_the_full_editor(run: Run) -> None:
     for files in (run.ablations, [full(run)]):
         with pytest.raises(InputError, match=r"needs MALMEN \(malmen.parquet\) and a variant"):
             table_2(evaluations=files)
+
+
+def test_a_curve_of_one_language_model_has_no_empty_line_on_another(tmp_path: Path) -> None:
+    paths = write_evaluations(tmp_path, editors=("MALMEN", "FT"), lms=("smollm2", "gpt2_desk"))
+    frame, metadata = per_fact.read(next(p for p in paths if "smollm2" in str(p)))
+    alone = tmp_path / "alone.parquet"
+    per_fact.write(alone, frame.assign(editor="MALMEN trained at 4"), metadata)
+    data = table_1(evaluations=[*paths, alone]).data
+    assert list(data[data["editor"] == "MALMEN trained at 4"]["lm"]) == ["smollm2"]
